@@ -1,0 +1,1 @@
+"""Documents, sources, encoding, packing, mixture and collation."""

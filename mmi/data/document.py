@@ -1,0 +1,60 @@
+"""The one schema of interleaved data: text and images in reading order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import BinaryIO
+
+
+@dataclass(frozen=True)
+class TextItem:
+    """A stretch of text; ``loss`` says whether its tokens are learned."""
+
+    text: str
+    loss: bool = True
+
+
+@dataclass(frozen=True)
+class ImageItem:
+    """A picture whose bytes are read when ``open`` is called, not before.
+
+    Args:
+        open: Returns a binary stream of an encoded picture.
+        uri: Where it comes from, for messages and provenance.
+        size: ``(height, width)`` in pixels where known without reading.
+        loss: Whether drawing it is learned.
+    """
+
+    open: Callable[[], BinaryIO]
+    uri: str
+    size: tuple[int, int] | None = None
+    loss: bool = True
+
+
+@dataclass(frozen=True)
+class Document:
+    """Text and images in reading order; every source yields it.
+
+    Args:
+        id: Stable and unique within its source; it appears in every log, audit and dump.
+        source: Name of the source in the mixture.
+        items: ``TextItem`` and ``ImageItem`` in reading order.
+        metadata: Plain types only.
+    """
+
+    id: str
+    source: str
+    items: tuple[TextItem | ImageItem, ...]
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for item in self.items:
+            if not isinstance(item, TextItem | ImageItem):
+                raise TypeError(f'document "{self.source}/{self.id}" holds a {type(item).__name__}; '
+                                "expected TextItem or ImageItem.")
+
+    @property
+    def n_images(self) -> int:
+        """Pictures in the document."""
+        return sum(isinstance(item, ImageItem) for item in self.items)
