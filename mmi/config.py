@@ -398,8 +398,8 @@ class ImageDecoderConfig:
             adds it after each up-sampling block (paper).
         condition_dropout: Share of training images whose condition is replaced by the learned unconditional one.
         min_context: Images with fewer tokens of context, their own ``<BoI>`` included, have no loss.
-        max_targets: Most images per row that are diffused in one step, drawn at random; ``None`` is all. The loss
-            keeps its expectation.
+        max_targets: Most images diffused in one step on one device, drawn at random from those with a loss; ``None``
+            is all. The loss keeps its expectation.
         n_context_positions: Rows of the position table over the context.
     """
 
