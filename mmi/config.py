@@ -141,6 +141,7 @@ class VisionTrunkConfig:
         image_size: The resolution its position table was trained at.
         position_interpolation: How the table is resized for other sizes: ``half_pixel`` (align_corners=False, what
             official checkpoints get at 448 px) or ``align_corners`` (what official construction does).
+        activation_checkpointing: Recompute each layer in the backward pass instead of keeping its activations.
     """
 
     weights: str | None = None
@@ -154,6 +155,7 @@ class VisionTrunkConfig:
     d_mlp: int = 4096
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
     position_interpolation: Literal["half_pixel", "align_corners"] = "half_pixel"
+    activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         _divides("vision.trunk.d_model", self.d_model, self.n_heads)
@@ -209,6 +211,17 @@ class VisionConfig:
             f"vision.trunk.n_layers is {self.trunk.n_layers}; the adapter interacts in four equal stages, "
             "so it must be a multiple of 4.",
         )
+        _require(self.trunk.d_model % 4 == 0, f"vision.trunk.d_model {self.trunk.d_model} is not divisible by 4.")
+        d_value = self.trunk.d_model * self.adapter.value_ratio
+        _require(
+            abs(d_value - round(d_value)) < 1e-6 and 0 < round(d_value) and round(d_value) % self.adapter.n_heads == 0,
+            f"vision.adapter: value_ratio {self.adapter.value_ratio} of trunk.d_model {self.trunk.d_model} does not "
+            f"split evenly over n_heads {self.adapter.n_heads}.",
+        )
+        _require(
+            self.trunk.d_model * self.adapter.ffn_ratio >= 1,
+            f"vision.adapter.ffn_ratio {self.adapter.ffn_ratio} of trunk.d_model {self.trunk.d_model} leaves no width.",
+        )
 
     @property
     def patch_grid(self) -> int:
@@ -223,6 +236,22 @@ class VisionConfig:
 
 
 @dataclass(frozen=True)
+class RopeScalingConfig:
+    """The library's ``rope_parameters`` beside the base (``llama3`` is what Llama 3.1 and later use).
+
+    Args:
+        kind: ``rope_type`` of the library; ``linear`` only reads ``factor``.
+        original_max_positions: Length the model was first trained for.
+    """
+
+    kind: Literal["linear", "llama3"] = "llama3"
+    factor: float = 8.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_positions: int = 8192
+
+
+@dataclass(frozen=True)
 class LanguageConfig:
     """A llama-like causal language model with MMFS in every k-th layer (SPEC 1.2, 1.9).
 
@@ -230,6 +259,9 @@ class LanguageConfig:
         weights: A ``transformers`` folder or hub id; ``None`` starts at random with the numbers below.
         family: ``model_type`` of the library: llama, mistral, qwen2, qwen3.
         vocab_size: Rows of the base vocabulary; the two image tokens get the next two ids.
+        rope_scaling: How rotary angles are stretched beyond the length first trained for; ``None`` leaves them plain.
+        sliding_window: Tokens a layer attends back over; ``None`` is all.
+        full_attention_layers: Leading layers without the sliding window (qwen2 and qwen3; mistral has none).
         mmfs_every: Layers ``0, k, 2k, ...`` get an MMFS between self-attention and feed-forward.
         attention_backend: ``attn_implementation`` of the library, such as sdpa, eager or flash_attention_2.
         pad_token_id: Never a label; 31999 is an ordinary rare entry in the official vocabulary (D18).
@@ -248,6 +280,9 @@ class LanguageConfig:
     d_mlp: int = 13824
     max_positions: int = 2048
     rope_theta: float = 10000.0
+    rope_scaling: RopeScalingConfig | None = None
+    sliding_window: int | None = None
+    full_attention_layers: int = 0
     norm_eps: float = 1e-6
     tie_embeddings: bool = False
     bos_token_id: int = 1
@@ -260,6 +295,19 @@ class LanguageConfig:
 
     def __post_init__(self) -> None:
         _require(self.mmfs_every >= 1, f"language.mmfs_every is {self.mmfs_every}; expected at least 1.")
+        _require(
+            self.family in ("llama", "mistral", "qwen2", "qwen3"),
+            f"language.family is {self.family!r}; expected llama, mistral, qwen2 or qwen3.",
+        )
+        _require(
+            self.sliding_window is None or self.family != "llama",
+            "language.sliding_window is set but llama models have none; choose the family mistral, qwen2 or qwen3.",
+        )
+        _require(
+            not self.mmfs.enabled or self.mmfs.base_size is not None,
+            "language.mmfs.base_size is null, but tokens have no grid of their own; give the unit of the offsets, such "
+            "as 16.",
+        )
         _require(
             self.n_heads % self.n_kv_heads == 0,
             f"language.n_heads {self.n_heads} is not divisible by n_kv_heads {self.n_kv_heads}.",

@@ -1,0 +1,107 @@
+"""Reading a command line: known options by argparse, dotted settings as overrides, mistakes as one sentence."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from mmi.compose import CONFIG_ROOTS, Override, parse_override
+from mmi.config_tree import nearest
+from mmi.errors import UsageError
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """What was written after a command.
+
+    Args:
+        options: Values of the command's own options.
+        overrides: Settings such as ``--data.batch_size=4``, left to right.
+    """
+
+    options: argparse.Namespace
+    overrides: tuple[Override, ...]
+
+
+class Arguments(argparse.ArgumentParser):
+    """An argument parser whose errors are sentences with the nearest valid name.
+
+    Args:
+        command: Full name, such as ``data microworld``.
+        description: What the command does and writes.
+        example: One or more complete command lines.
+        takes_configs: Adds ``--config`` and lets dotted settings through.
+    """
+
+    def __init__(self, command: str, description: str, example: str, *, takes_configs: bool = False) -> None:
+        super().__init__(
+            prog=f"mmi {command}",
+            description=description,
+            epilog="example:\n" + "\n".join(f"  {line}" for line in example.splitlines()),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.takes_configs = takes_configs
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if takes_configs:
+            self.add_argument(
+                "-c",
+                "--config",
+                action="append",
+                default=[],
+                metavar="FILE",
+                help="config file, one of your own or a packaged one; repeat it to merge several, later wins",
+            )
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse complains about.
+
+        Raises:
+            UsageError: Always.
+        """
+        raise UsageError(f"{message}; see {self.prog} --help.")
+
+    def read(self, argv: Sequence[str]) -> CommandLine:
+        """Split a command line into options and overrides.
+
+        Raises:
+            UsageError: On an unknown option, a stray word or a missing value.
+        """
+        options, rest = self.parse_known_args(list(argv))
+        overrides: list[Override] = []
+        while rest:
+            word = rest.pop(0)
+            name, equals, value = word.partition("=")
+            if not word.startswith("--"):
+                raise UsageError(self._stray(word))
+            if not self._is_setting(name[2:]):
+                raise UsageError(self._unknown(name))
+            if not equals:
+                if not rest or rest[0].startswith("--"):
+                    raise UsageError(f"{name} needs a value, as in {name}=VALUE.")
+                value = rest.pop(0)
+            overrides.append(parse_override(name[2:], value))
+        return CommandLine(options, tuple(overrides))
+
+    def _is_setting(self, name: str) -> bool:
+        return self.takes_configs and ("." in name or name in CONFIG_ROOTS)
+
+    def _option_names(self) -> list[str]:
+        return [o for action in self._actions for o in action.option_strings if o.startswith("--")]
+
+    def _unknown(self, name: str) -> str:
+        roots = [f"--{root}" for root in CONFIG_ROOTS] if self.takes_configs else []
+        close = nearest(name.replace("-", "_"), [o.replace("-", "_") for o in self._option_names()] + roots)
+        names = {o.replace("-", "_"): o for o in self._option_names() + roots}
+        if close:
+            return f"unknown option {name}; did you mean {' or '.join(names[c] for c in close)}?"
+        return f"unknown option {name}; see {self.prog} --help."
+
+    def _stray(self, word: str) -> str:
+        if self.takes_configs and word.endswith((".yaml", ".yml")):
+            return f"unexpected {word}; did you mean --config {word}?"
+        if self.takes_configs and "=" in word and self._is_setting(word.partition("=")[0]):
+            return f"unexpected {word}; did you mean --{word}?"
+        return f'unexpected "{word}"; see {self.prog} --help.'

@@ -1,0 +1,99 @@
+"""Read a part of a Stable Diffusion folder, and refuse one whose numbers disagree with the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from diffusers import ModelMixin
+
+from mmi.config import ConfigError
+
+Part = TypeVar("Part", bound=ModelMixin)
+
+
+def part_folder(weights: str, part: str) -> Path | None:
+    """Return the folder that holds a part, or None where the pipeline folder lacks it or ``weights`` is no folder.
+
+    Args:
+        weights: A pipeline folder with one sub-folder per part, or a part's own folder.
+        part: Name of the sub-folder, such as ``unet``.
+    """
+    folder = Path(weights)
+    for candidate in (folder / part, folder):
+        if (candidate / "config.json").is_file():
+            return candidate
+    return None
+
+
+def load_pretrained(library_class: type[Part], weights: str, part: str, where: str) -> Part:
+    """Load a part in float32 from a diffusers folder or hub id; every tensor must be there with its shape.
+
+    Args:
+        library_class: The diffusers class of the part.
+        weights: A pipeline folder, the part's own folder, or a hub id of a pipeline.
+        part: Name of the sub-folder, such as ``unet``.
+        where: The configuration entry, for messages.
+
+    Raises:
+        ConfigError: If nothing is found there, or tensors are missing, unexpected or of another shape.
+    """
+    folder = part_folder(weights, part)
+    if folder is None and (Path(weights).exists() or weights.count("/") != 1 or weights.startswith((".", "/", "~"))):
+        raise ConfigError(
+            f"{where}.weights: no config.json in {weights} or in {weights}/{part}; give a diffusers folder or a hub id."
+        )
+    source, subfolder = (str(folder), None) if folder is not None else (weights, part)
+    try:
+        loaded: Any = library_class.from_pretrained(
+            source,
+            subfolder=subfolder,
+            torch_dtype=torch.float32,
+            low_cpu_mem_usage=False,
+            ignore_mismatched_sizes=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        first = str(error).strip().splitlines()[0].rstrip(".")
+        raise ConfigError(f"{where}.weights: {weights} cannot be read as {library_class.__name__}: {first}.") from error
+    model, info = loaded
+    for kind in ("missing_keys", "unexpected_keys"):
+        keys = info[kind]
+        if keys:
+            word = kind.split("_")[0]
+            raise ConfigError(f"{where}.weights: {weights} has {len(keys)} {word} tensors, such as {sorted(keys)[0]}.")
+    return model
+
+
+def check_numbers(found: Mapping[str, Any], expected: Mapping[str, Any], weights: str, where: str) -> None:
+    """Compare the numbers of a library configuration with ours.
+
+    Args:
+        found: The library's configuration of the loaded part.
+        expected: Our numbers under the library's names.
+        weights: Where the part came from, for the message.
+        where: The configuration entry, for the message.
+
+    Raises:
+        ConfigError: One sentence naming every number that differs.
+    """
+    wrong = []
+    for name, ours in expected.items():
+        theirs = found.get(name)
+        if not _equal(theirs, ours):
+            wrong.append(f"{name} is {_plain(theirs)} there and {_plain(ours)} here")
+    if wrong:
+        raise ConfigError(f"{where} does not fit the weights in {weights}: {'; '.join(wrong)}.")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _equal(theirs: Any, ours: Any) -> bool:
+    """Compare a library's number with ours; the library may write one number for "the same in every block"."""
+    if isinstance(ours, list | tuple) and not isinstance(theirs, list | tuple):
+        return len(set(ours)) == 1 and theirs == ours[0]
+    return _plain(theirs) == _plain(ours)

@@ -1,0 +1,187 @@
+"""The pretrained part of the language model, as the ``transformers`` library builds it.
+
+Every number comes from our own configuration, so that a run folder rebuilds the network without the weights it started
+from. Weights from outside must have been made with the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from mmi.config import ConfigError, LanguageConfig
+
+LAYER_PARTS = frozenset({"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"})
+
+# What decides the computation, by the library's name and ours. Fields without one of ours are fixed.
+_COMPARED = {
+    "model_type": "family",
+    "vocab_size": "vocab_size",
+    "hidden_size": "d_model",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "num_key_value_heads": "n_kv_heads",
+    "head_dim": "d_head",
+    "intermediate_size": "d_mlp",
+    "max_position_embeddings": "max_positions",
+    "rms_norm_eps": "norm_eps",
+    "tie_word_embeddings": "tie_embeddings",
+    "rope_parameters": "rope_theta and rope_scaling",
+    "sliding_window": "sliding_window",
+    "layer_types": "sliding_window and full_attention_layers",
+    "hidden_act": None,
+    "attention_bias": None,
+    "mlp_bias": None,
+}
+
+
+def library_config(config: LanguageConfig) -> PreTrainedConfig:
+    """Return the library's configuration for our numbers."""
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.rope_theta}
+    scaling = config.rope_scaling
+    if scaling is not None:
+        rope |= {"rope_type": scaling.kind, "factor": scaling.factor}
+        if scaling.kind == "llama3":
+            rope |= {
+                "low_freq_factor": scaling.low_freq_factor,
+                "high_freq_factor": scaling.high_freq_factor,
+                "original_max_position_embeddings": scaling.original_max_positions,
+            }
+    window: dict[str, Any] = {}
+    if config.family == "mistral":
+        window = {"sliding_window": config.sliding_window}
+    elif config.family in ("qwen2", "qwen3") and config.sliding_window is not None:
+        window = {
+            "use_sliding_window": True,
+            "sliding_window": config.sliding_window,
+            "max_window_layers": config.full_attention_layers,
+        }
+    return AutoConfig.for_model(
+        config.family,
+        vocab_size=config.vocab_size,
+        hidden_size=config.d_model,
+        num_hidden_layers=config.n_layers,
+        num_attention_heads=config.n_heads,
+        num_key_value_heads=config.n_kv_heads,
+        head_dim=config.d_head,
+        intermediate_size=config.d_mlp,
+        max_position_embeddings=config.max_positions,
+        rms_norm_eps=config.norm_eps,
+        tie_word_embeddings=config.tie_embeddings,
+        rope_parameters=rope,
+        # Ids with a role are ours; with a padding id the library would zero that embedding row.
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+        **window,
+    )
+
+
+def _value(config: PreTrainedConfig, name: str) -> Any:
+    value = getattr(config, name, None)
+    if name == "head_dim" and value is None:
+        return config.hidden_size // config.num_attention_heads
+    if name == "rope_parameters":
+        return {"rope_type": "default", **(value or {})}
+    return value
+
+
+def check_numbers(config: LanguageConfig, theirs: PreTrainedConfig) -> None:
+    """Make sure weights from outside were made with our numbers.
+
+    Raises:
+        ConfigError: Naming every number that differs.
+    """
+    ours = library_config(config)
+    wrong = []
+    for name, field in _COMPARED.items():
+        found, expected = _value(theirs, name), _value(ours, name)
+        if found != expected:
+            setting = f"language.{field}" if field else "no setting"
+            wrong.append(f"{name} {found!r} against {expected!r} ({setting})")
+    if wrong:
+        raise ConfigError(
+            f"language.weights {config.weights} was made with other numbers than model.network.language: "
+            f"{'; '.join(wrong)}; copy its numbers into the configuration."
+        )
+
+
+def load_backbone(config: LanguageConfig, *, load_weights: bool = True) -> PreTrainedModel:
+    """Build the causal language model, from weights where the configuration names some.
+
+    Args:
+        config: Its numbers, and where weights come from.
+        load_weights: False leaves random weights in place of pretrained ones, for a checkpoint that follows.
+
+    Raises:
+        ConfigError: If the weights cannot be read or have other numbers, if the attention backend is not available, or
+            if a random model is to be frozen.
+    """
+    if load_weights and config.weights is None and config.frozen and not config.allow_frozen_random:
+        raise ConfigError(
+            "language.frozen is true but language.weights is null, so random weights would never be trained; set "
+            "language.weights, or frozen: false, or allow_frozen_random: true for speed measurements."
+        )
+    ours = library_config(config)
+    try:
+        if config.weights is None or not load_weights:
+            return AutoModelForCausalLM.from_config(ours, attn_implementation=config.attention_backend)
+        check_numbers(config, AutoConfig.from_pretrained(config.weights))
+        model, report = AutoModelForCausalLM.from_pretrained(
+            config.weights,
+            config=ours,
+            attn_implementation=config.attention_backend,
+            dtype=torch.get_default_dtype(),
+            output_loading_info=True,
+        )
+    except OSError as error:
+        raise ConfigError(
+            f"language.weights {config.weights} cannot be read; expected a folder with config.json and model weights, "
+            f"or a hub id that can be reached ({type(error).__name__})."
+        ) from error
+    except (ImportError, ValueError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(
+            f"language.attention_backend {config.attention_backend!r} or the weights {config.weights} cannot be used "
+            f"here: {' '.join(str(error).split())}"
+        ) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ConfigError(
+            f"language.weights {config.weights} lacks {len(missing)} tensors the model needs, such as {missing[0]}; "
+            "the folder is incomplete or of another kind of model."
+        )
+    return model
+
+
+def check_layer_layout(layer: nn.Module) -> None:
+    """Refuse decoder layers whose parts are not the four our own block calls.
+
+    Raises:
+        ConfigError: If a norm is missing or extra, as in gemma2 and gemma3.
+    """
+    parts = {name for name, _ in layer.named_children()}
+    if parts != LAYER_PARTS:
+        raise ConfigError(
+            f"{type(layer).__name__} holds {', '.join(sorted(parts))}; a decoder layer with MMFS needs exactly "
+            f"{', '.join(sorted(LAYER_PARTS))}, so choose a language.family out of llama, mistral, qwen2 and qwen3."
+        )
+
+
+def layer_kinds(config: PreTrainedConfig) -> tuple[str, ...]:
+    """Say for each layer whether it attends to everything or through a sliding window."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        windowed = getattr(config, "sliding_window", None) is not None
+        kinds = ["sliding_attention" if windowed else "full_attention"] * config.num_hidden_layers
+    return tuple(kinds)
+
+
+@torch.no_grad()
+def reference_hidden_states(backbone: PreTrainedModel, embeddings: Tensor) -> Tensor:
+    """Run the untouched library model: float[B, T, d] -> float[B, T, d] after the final norm."""
+    return backbone.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
