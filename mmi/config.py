@@ -444,6 +444,9 @@ class ImageDecoderConfig:
         image_size: Side of the pictures drawn.
         mmfs_placement: ``skips`` adds MMFS to the skip tensors and the middle block (released code); ``up_blocks``
             adds it after each up-sampling block (paper).
+        mmfs_level_sizes: ``S_l`` of the four pyramid levels, finest first, which scale the offsets. ``None`` takes the
+            maps' real sizes, so that offsets reach equally far for every encoder resolution; the released code always
+            uses 64, 32, 16, 8, which halves their reach at 448 px (D14).
         condition_dropout: Share of training images whose condition is replaced by the learned unconditional one.
         min_context: Images with fewer tokens of context, their own ``<BoI>`` included, have no loss.
         max_targets: Most images diffused in one step on one device, drawn at random from those with a loss; ``None``
@@ -459,6 +462,7 @@ class ImageDecoderConfig:
     resampler: ResamplerConfig = field(default_factory=_decoder_resampler)
     mmfs: MMFSConfig = field(default_factory=_decoder_mmfs)
     mmfs_placement: Literal["skips", "up_blocks"] = "skips"
+    mmfs_level_sizes: tuple[float, ...] | None = None
     condition_dropout: float = 0.1
     min_context: int = 3
     max_targets: int | None = None
@@ -476,6 +480,11 @@ class ImageDecoderConfig:
             self.unet.in_channels == self.codec.latent_channels,
             f"image_decoder.unet.in_channels is {self.unet.in_channels} but codec.latent_channels is "
             f"{self.codec.latent_channels}.",
+        )
+        _require(
+            self.mmfs_level_sizes is None or len(self.mmfs_level_sizes) == 4,
+            f"image_decoder.mmfs_level_sizes is {self.mmfs_level_sizes}; expected one number for each of the four "
+            "pyramid levels, or null.",
         )
         _require(
             self.resampler.d_model == self.unet.d_condition,

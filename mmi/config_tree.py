@@ -23,13 +23,17 @@ _PLAIN_WORDS = {int: "a whole number", float: "a number", bool: "true or false",
 _REQUIRED = inspect.Parameter.empty
 
 
-def from_tree(cls: type[T], tree: object, where: str = "") -> T:
+def from_tree(cls: type[T], tree: object, where: str = "", *, start: T | None = None) -> T:
     """Build a dataclass from plain types, nested dataclasses included.
+
+    A nested mapping that names some fields leaves the others as its owner has them, not as the nested class has them:
+    ``image_decoder: {resampler: {n_tokens: 5}}`` changes one number of the decoder's resampler.
 
     Args:
         cls: The dataclass, possibly frozen.
         tree: A mapping of its fields. An instance of ``cls`` is returned as it is.
         where: Dotted name of this part of the configuration, for messages.
+        start: What holds where the tree says nothing; ``None`` takes the defaults of the class.
 
     Raises:
         ConfigError: On an unknown or missing key, a wrong type, or a value the class itself refuses.
@@ -44,7 +48,7 @@ def from_tree(cls: type[T], tree: object, where: str = "") -> T:
     """
     if isinstance(tree, cls):
         return tree
-    values = arguments_from_tree(cls, tree, where)
+    values = arguments_from_tree(cls, tree, where, start=start)
     try:
         return cls(**values)
     except ConfigError as error:
@@ -53,18 +57,23 @@ def from_tree(cls: type[T], tree: object, where: str = "") -> T:
         raise ConfigError(f"{where or cls.__name__}: {error}") from error
 
 
-def arguments_from_tree(constructor: Callable[..., object], tree: object, where: str = "") -> dict[str, Any]:
+def arguments_from_tree(
+    constructor: Callable[..., object], tree: object, where: str = "", *, start: object = None
+) -> dict[str, Any]:
     """Check a mapping against a constructor's signature and return its typed keyword arguments.
 
     Args:
         constructor: A class or function whose parameters are annotated.
         tree: A mapping of parameter names to plain types.
         where: Dotted name of this part of the configuration, for messages.
+        start: An instance whose attributes hold where the tree says nothing.
 
     Raises:
         ConfigError: On an unknown key, a missing one without a default, or a wrong type.
     """
     known = parameters(constructor)
+    if start is not None:
+        known = {name: (hint, getattr(start, name)) for name, (hint, _) in known.items()}
     if not isinstance(tree, Mapping):
         hint = " (leave the key out to keep the defaults)" if tree is None else ""
         raise ConfigError(f"{_named(where)} is {_shown(tree)}; expected keys such as {_listed(known)}{hint}.")
@@ -74,7 +83,10 @@ def arguments_from_tree(constructor: Callable[..., object], tree: object, where:
     for name, (_, default) in known.items():
         if default is _REQUIRED and name not in tree:
             raise ConfigError(f"{_join(where, name)} is missing; it has no default.")
-    return {key: _convert(value, known[key][0], _join(where, key)) for key, value in tree.items()}
+    values = {name: default for name, (_, default) in known.items() if start is not None}
+    return values | {
+        key: _convert(value, known[key][0], _join(where, key), known[key][1]) for key, value in tree.items()
+    }
 
 
 def parameters(constructor: Callable[..., object]) -> dict[str, tuple[Any, Any]]:
@@ -82,11 +94,17 @@ def parameters(constructor: Callable[..., object]) -> dict[str, tuple[Any, Any]]
     is_class = inspect.isclass(constructor)
     if is_class and dataclasses.is_dataclass(constructor):
         hints = get_type_hints(constructor)
-    else:
-        hints = get_type_hints(constructor.__init__ if is_class else constructor)
+        return {f.name: (hints[f.name], _field_default(f)) for f in dataclasses.fields(constructor) if f.init}
+    hints = get_type_hints(constructor.__init__ if is_class else constructor)
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     signature = inspect.signature(constructor).parameters.values()
     return {p.name: (hints.get(p.name, Any), p.default) for p in signature if p.kind in kinds}
+
+
+def _field_default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return _REQUIRED if field.default is dataclasses.MISSING else field.default
 
 
 def to_tree(value: object) -> Any:
@@ -146,15 +164,18 @@ def _dataclasses_in(hint: Any) -> list[type]:
     return [o for o in options if inspect.isclass(o) and dataclasses.is_dataclass(o)]
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    """Return ``value`` as the annotated type, or raise the sentence that says what was expected."""
+def _convert(value: Any, hint: Any, where: str, default: Any = None) -> Any:
+    """Return ``value`` as the annotated type, or raise the sentence that says what was expected.
+
+    ``default`` is what the owner would use; a mapping for a nested dataclass starts from it.
+    """
     origin = get_origin(hint)
     if hint is Any or hint is object:
         return value
     if origin in (Union, types.UnionType):
-        return _convert_union(value, hint, where)
+        return _convert_union(value, hint, where, default)
     if dataclasses.is_dataclass(hint) and inspect.isclass(hint):
-        return from_tree(hint, value, where)
+        return from_tree(hint, value, where, start=default if isinstance(default, hint) else None)
     if origin is Literal:
         for choice in get_args(hint):
             if value == choice and type(value) is type(choice):
@@ -172,14 +193,14 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     return _convert_scalar(value, hint, where)
 
 
-def _convert_union(value: Any, hint: Any, where: str) -> Any:
+def _convert_union(value: Any, hint: Any, where: str, default: Any) -> Any:
     options = get_args(hint)
     if value is None and type(None) in options:
         return None
     if isinstance(value, Mapping):
         nested = [o for o in options if _dataclasses_in(o) or get_origin(o) in (dict, Mapping)]
         if nested:
-            return _convert(value, nested[0], where)
+            return _convert(value, nested[0], where, default)
     rest = [o for o in options if o is not type(None)]
     if len(rest) == 1:
         return _convert(value, rest[0], where)

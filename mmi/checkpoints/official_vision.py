@@ -62,7 +62,11 @@ _ADAPTER = (
     ("adapter_level_embed", "level_embedding"),
     ("adapter_up", "up"),
     *((f"adapter_spm.stem.{a}", f"spatial_prior.stem.{b}") for a, b in _STEM),
-    *((f"adapter_spm.conv{level + 2}.{part}", f"spatial_prior.downs.{level}.{part}") for level in range(3) for part in (0, 1)),
+    *(
+        (f"adapter_spm.conv{level + 2}.{part}", f"spatial_prior.downs.{level}.{part}")
+        for level in range(3)
+        for part in (0, 1)
+    ),
     *((f"adapter_spm.fc{level + 1}", f"spatial_prior.projections.{level}") for level in range(4)),
     *((f"adapter_interactions.{{n}}.injector.{a}", f"interactions.{{n}}.injector.{b}") for a, b in _INJECTOR),
     *((f"adapter_interactions.{{n}}.extractor.{a}", f"interactions.{{n}}.extractor.{b}") for a, b in _EXTRACTOR),
@@ -86,7 +90,16 @@ DERIVED_VISION_KEYS = ("pos_embed", "clip_mean", "clip_std", "encoder.vision_mod
 
 
 class KeyTable:
-    """Rename tensors by a table of ``(official, ours)`` templates."""
+    """Rename tensors by a table of ``(official, ours)`` templates.
+
+    Example:
+        >>> RESAMPLER_KEYS.ours("blip2qformer.encoder.layer.4.output_query.LayerNorm.bias")
+        'layers.4.mlp_norm.bias'
+        >>> VISION_KEYS.ours("encoder.vision_model.adapter_interactions.3.extra_extractors.1.attn.value_proj.weight")
+        'adapter.interactions.3.extra_extractors.1.attention.value_proj.weight'
+        >>> VISION_KEYS.official("trunk.position_embedding")
+        'encoder.vision_model.embeddings.position_embedding.weight'
+    """
 
     def __init__(self, templates: Iterable[tuple[str, str]]) -> None:
         pairs = tuple(templates)
@@ -118,19 +131,7 @@ def _rename(name: str, rules: tuple[tuple[re.Pattern[str], str], ...]) -> str | 
 
 
 RESAMPLER_KEYS = KeyTable(_RESAMPLER)
-"""Names below ``visual_tokenizer.perceiver_resampler`` and ``image_decoder.perceiver_resampler``; ours of ``Resampler``.
-
-Example:
-    >>> RESAMPLER_KEYS.ours("blip2qformer.encoder.layer.4.output_query.LayerNorm.bias")
-    'layers.4.mlp_norm.bias'
-"""
+"""Names below ``visual_tokenizer.perceiver_resampler``, ``image_decoder.perceiver_resampler``, and of ``Resampler``."""
 
 VISION_KEYS = KeyTable(_VISION)
-"""Names below ``visual_tokenizer``; ours of ``VisualTokenizer``.
-
-Example:
-    >>> VISION_KEYS.ours("encoder.vision_model.adapter_interactions.3.extra_extractors.1.attn.value_proj.weight")
-    'adapter.interactions.3.extra_extractors.1.attention.value_proj.weight'
-    >>> VISION_KEYS.official("trunk.position_embedding")
-    'encoder.vision_model.embeddings.position_embedding.weight'
-"""
+"""Names below ``visual_tokenizer``, and of ``VisualTokenizer``."""

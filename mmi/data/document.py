@@ -51,8 +51,9 @@ class Document:
     def __post_init__(self) -> None:
         for item in self.items:
             if not isinstance(item, TextItem | ImageItem):
-                raise TypeError(f'document "{self.source}/{self.id}" holds a {type(item).__name__}; '
-                                "expected TextItem or ImageItem.")
+                raise TypeError(
+                    f'document "{self.source}/{self.id}" holds a {type(item).__name__}; expected TextItem or ImageItem.'
+                )
 
     @property
     def n_images(self) -> int:

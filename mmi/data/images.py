@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -35,7 +36,7 @@ def open_rgb(item: ImageItem) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with item.open() as stream, Image.open(stream) as image:
+            with item.open() as stream, Image.open(stream, formats=_formats()) as image:
                 _check_size(image, item.uri)
                 image.load()
                 return to_rgb(image)
@@ -46,10 +47,17 @@ def open_rgb(item: ImageItem) -> Image.Image:
     except Image.DecompressionBombError:
         raise ImageError(f"picture {item.uri} has more than {MAX_PIXELS} pixels; make it smaller.") from None
     except Image.UnidentifiedImageError:
-        raise ImageError(f"{item.uri} is not a picture in a known format.") from None
-    except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, MemoryError) as error:
-        # Decoders report damaged files with all of these.
+        raise ImageError(f"{item.uri} is not a picture in a known format ({', '.join(_formats())}).") from None
+    except Exception as error:  # decoders report damaged files with nearly every kind of error
         raise ImageError(f"picture {item.uri} is damaged or truncated ({error}).") from None
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the formats that are read; others, such as EPS, can start programs."""
+    Image.init()
+    wanted = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "MPO", "JPEG2000", "AVIF")
+    return tuple(name for name in wanted if name in Image.OPEN)
 
 
 def _check_size(image: Image.Image, uri: str) -> None:
@@ -67,15 +75,16 @@ def to_rgb(image: Image.Image) -> Image.Image:
         >>> to_rgb(Image.fromarray(np.full((1, 1), 65535, dtype=np.uint16))).getpixel((0, 0))
         (255, 255, 255)
     """
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB":
-        return image
+    try:
+        image = ImageOps.exif_transpose(image)
+    except Exception:  # broken EXIF is common and no reason to lose the picture
+        image = image.copy()
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.float64)
-        # 32-bit files nearly always hold 16-bit data.
-        scale = 257.0 if grey.max(initial=0) > 255 else 1.0
+        # Mode "I" is 32-bit but holds 16-bit data unless the values say otherwise.
+        scale = 1.0 if image.mode == "I" and grey.max(initial=0) <= 255 else 257.0
         return Image.fromarray(np.clip(grey / scale, 0, 255).round().astype(np.uint8)).convert("RGB")
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+    if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")

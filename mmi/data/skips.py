@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+NO_FILE = "picture without a file"
+UNREADABLE = "unreadable picture"
+
 _SCHEMA_VERSION = 1
 _MAX_REMEMBERED = 1_000_000
 _MAX_EXAMPLES = 100
@@ -57,8 +60,8 @@ class SkipError(Exception):
 class SkipLog:
     """Count what was not used and write one JSON line for each.
 
-    A document that is left out again in a later epoch is counted again but written once; of partial cases (a picture
-    or the end of a caption left out) the first hundred of each reason are written.
+    A document is counted and written once per reason, however often it is met again. Of partial cases (pictures or the
+    end of a caption left out) the first hundred of each reason are written.
 
     Args:
         path: The file to append to; until ``write_to`` names one, lines wait in memory.
@@ -81,6 +84,11 @@ class SkipLog:
     def add(self, records: Iterable[SkipRecord]) -> None:
         """Take in what one batch left out."""
         for record in records:
+            key = hash((record.source, record.document_id, record.reason))
+            if key in self._seen:
+                continue
+            if len(self._seen) < _MAX_REMEMBERED:
+                self._seen.add(key)
             kind = (record.source, record.reason)
             if record.whole:
                 self.documents[kind] += record.count
@@ -89,11 +97,6 @@ class SkipLog:
                 self._examples[kind] += 1
                 if self._examples[kind] > _MAX_EXAMPLES:
                     continue
-            key = hash((record.source, record.document_id, record.reason))
-            if key in self._seen:
-                continue
-            if len(self._seen) < _MAX_REMEMBERED:
-                self._seen.add(key)
             self._waiting.append(json.dumps({"schema_version": _SCHEMA_VERSION, **asdict(record)}, ensure_ascii=False))
         self._flush()
 
@@ -101,7 +104,7 @@ class SkipLog:
         """Return a few lines for people: what was left out, by source and reason, most frequent first."""
         if not self.documents and not self.parts:
             return "Nothing was skipped: every record read was used."
-        lines = ["Left out (a document met again in a later epoch counts again):"]
+        lines = ["Left out:"]
         for (source, reason), count in self.documents.most_common():
             lines.append(f"  {source}: {count} documents: {reason}")
         for (source, reason), count in self.parts.most_common():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -14,7 +14,9 @@ from mmi.config import ConfigError
 _MASKS = {"full_attention": create_causal_mask, "sliding_attention": create_sliding_window_causal_mask}
 
 
-def count_positions(attention_mask: Tensor | None, n_rows: int, n_tokens: int, n_cached: int, device: torch.device) -> Tensor:
+def count_positions(
+    attention_mask: Tensor | None, n_rows: int, n_tokens: int, n_cached: int, device: torch.device
+) -> Tensor:
     """Number the newest tokens of each row by the real tokens before them.
 
     Args:
@@ -60,25 +62,27 @@ def attention_masks(
     Raises:
         ConfigError: If documents are to be kept apart by a backend that takes no such mask.
     """
-    same_document = None
-    if document_ids is not None:
-        backend = str(config._attn_implementation)
-        if "flash" in backend:
-            raise ConfigError(
-                f"language.attention_backend {backend} cannot keep packed documents apart; use sdpa, eager or "
-                "flex_attention, or set compat.cross_document_attention to official."
-            )
-
-        def same_document(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            return document_ids[row, query] == document_ids[row, key]
-
+    apart = None if document_ids is None else _same_document(document_ids, str(config._attn_implementation))
     return {
         kind: _MASKS[kind](
             config=config,
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
             past_key_values=cache,
-            and_mask_function=same_document,
+            and_mask_function=apart,
         )
         for kind in sorted(set(kinds))
     }
+
+
+def _same_document(document_ids: Tensor, backend: str) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    if "flash" in backend:
+        raise ConfigError(
+            f"language.attention_backend {backend} cannot keep packed documents apart; use sdpa, eager or "
+            "flex_attention, or set compat.cross_document_attention to official."
+        )
+
+    def same_document(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return document_ids[row, query] == document_ids[row, key]
+
+    return same_document

@@ -31,7 +31,6 @@ def build_network(
             config.image_decoder,
             config.language.d_model,
             vision.d_pyramid,
-            config.vision.patch_grid,
             load_weights=load_weights,
         )
     return MMInterleaved(config, vision, language, decoder, switches)

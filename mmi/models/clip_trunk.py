@@ -94,7 +94,7 @@ class ClipTrunk(nn.Module):
         self.load_state_dict(state)
 
     def to_transformers(self) -> CLIPVisionModel:
-        """Return a library model with these weights, for its ``save_pretrained``; the last layer norm is the identity."""
+        """Return a library model with these weights, for its ``save_pretrained``; its last layer norm is untouched."""
         clip = CLIPVisionModel(transformers_config(self.config))
         own = self.state_dict()
         clip.load_state_dict(

@@ -7,15 +7,18 @@ with the names of the library's encoder layer. They are what our checkpoints hol
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError  # noqa: S403  (only to catch it: torch.load runs with weights_only)
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel
+from transformers.utils import logging
 
 from mmi.config import ConfigError, VisionTrunkConfig
 
@@ -153,14 +156,7 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
 
 
 def _load_transformers(config: VisionTrunkConfig, weights: str) -> dict[str, Tensor]:
-    try:
-        theirs = CLIPVisionConfig.from_pretrained(weights)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"vision.trunk.weights {weights!r} is neither a transformers folder with a config.json, nor a hub id that "
-            "can be reached, nor an open_clip weight file (.pt or .safetensors); give one of these, or null to start "
-            "at random weights."
-        ) from error
+    theirs = _read_transformers_config(weights)
     for ours, name in _CONFIG_NAMES.items():
         wanted, found = getattr(config, ours), getattr(theirs, name)
         if wanted != found:
@@ -174,9 +170,11 @@ def _load_transformers(config: VisionTrunkConfig, weights: str) -> dict[str, Ten
                 f"config.json of vision.trunk.weights {weights!r} says {name} {getattr(theirs, name)!r}; "
                 f"only {wanted!r} is supported, give other weights."
             )
-    model, report = CLIPVisionModel.from_pretrained(
-        weights, config=transformers_config(config), dtype=torch.float32, output_loading_info=True
-    )
+    with _quiet_library():
+        loaded: Any = CLIPVisionModel.from_pretrained(
+            weights, config=transformers_config(config), dtype=torch.float32, output_loading_info=True
+        )
+    model, report = loaded
     missing = sorted(key for key in report["missing_keys"] if transformers_key(key))
     if missing:
         raise ConfigError(
@@ -184,6 +182,32 @@ def _load_transformers(config: VisionTrunkConfig, weights: str) -> dict[str, Ten
             f"{missing[0]!r}; give a folder of CLIPVisionModel or CLIPModel."
         )
     return {ours: tensor for key, tensor in model.state_dict().items() if (ours := transformers_key(key))}
+
+
+@contextmanager
+def _quiet_library() -> Iterator[None]:
+    """Keep back the library's table of tensors it did not need (a text tower); what matters is checked here."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _read_transformers_config(weights: str) -> CLIPVisionConfig:
+    try:
+        # Without this look the library takes its defaults for a folder that describes another network, or nothing.
+        kind = CLIPVisionConfig.get_config_dict(weights)[0].get("model_type")
+        if kind in ("clip", "clip_vision_model"):
+            return CLIPVisionConfig.from_pretrained(weights)
+        found = "holds no config.json of a CLIP network" if kind is None else f"is a network of type {kind!r}"
+    except (OSError, ValueError):
+        found = "is neither a folder nor a hub id that can be reached"
+    raise ConfigError(
+        f"vision.trunk.weights {weights!r} {found}; give a transformers folder or hub id of CLIPVisionModel or "
+        "CLIPModel, an open_clip weight file (.pt or .safetensors), or null to start at random weights."
+    )
 
 
 def _check_open_clip_shapes(state: Mapping[str, Tensor], config: VisionTrunkConfig) -> None:

@@ -79,7 +79,8 @@ class VAECodec(Codec):
         self.factor = config.factor
         if config.weights is not None and load_weights:
             self.vae = load_pretrained(AutoencoderKL, config.weights, "vae", "image_decoder.codec")
-            check_numbers(self.vae.config, _library_numbers(config), config.weights, "image_decoder.codec")
+            ignore = ("sample_size", "force_upcast")
+            check_numbers(self.vae, _library_numbers(config), config.weights, "image_decoder.codec", ignore)
         else:
             if load_weights and not config.allow_frozen_random:
                 raise ConfigError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmfs import MMFS, DenseImageAttention, PyramidValues
@@ -69,29 +70,16 @@ class MMFSBranch(nn.Module):
         self.d_pyramid = d_pyramid
         self.query_norm = nn.RMSNorm(d_model, eps=norm_eps)
         self.value_norm = nn.RMSNorm(d_pyramid, eps=norm_eps)
-        kind = MMFS if config.attention == "deformable" else DenseImageAttention
-        self.attention = kind(
-            d_query=d_model,
-            d_value=d_pyramid,
-            d_inner=config.d_inner,
-            d_out=d_model,
-            n_heads=config.n_heads,
-            n_points=config.n_points,
-            n_levels=self.n_levels,
-            max_images=config.max_images,
-            offset_init=config.offset_init,
-            null_slot=config.null_slot,
-            train_null_value=config.train_null_value,
-        )
+        self.attention = _attention(config, d_model, d_pyramid)
         self.gate = nn.Parameter(torch.zeros(1))
 
     def project(self, pyramid: Tensor, spatial_shapes: Sequence[tuple[int, int]]) -> PyramidValues:
         """Norm and project the chosen levels float[M, S, C] once; the result serves every later query."""
         return self.attention.project(self.value_norm(pyramid), spatial_shapes)
 
-    def no_images(self, like: Tensor) -> PyramidValues:
-        """Return values of zero images, on the device and in the dtype of a tensor."""
-        pyramid = like.new_zeros(0, self.n_levels, self.d_pyramid)
+    def no_images(self) -> PyramidValues:
+        """Return values of zero images."""
+        pyramid = self.gate.new_zeros(0, self.n_levels, self.d_pyramid)
         return self.project(pyramid, ((1, 1),) * self.n_levels)
 
     def forward(self, hidden: Tensor, images: LayerImages) -> Tensor:
@@ -108,6 +96,36 @@ class MMFSBranch(nn.Module):
         return (self.gate.tanh() * found).to(hidden.dtype)
 
 
+def _attention(config: MMFSConfig, d_model: int, d_pyramid: int) -> MMFS | DenseImageAttention:
+    if config.attention == "dense":
+        return DenseImageAttention(
+            d_query=d_model,
+            d_value=d_pyramid,
+            d_inner=config.d_inner,
+            d_out=d_model,
+            n_heads=config.n_heads,
+            max_images=config.max_images,
+            null_slot=config.null_slot,
+            train_null_value=config.train_null_value,
+        )
+    attention = MMFS(
+        d_query=d_model,
+        d_value=d_pyramid,
+        d_inner=config.d_inner,
+        d_out=d_model,
+        n_heads=config.n_heads,
+        n_points=config.n_points,
+        n_levels=len(config.levels),
+        max_images=config.max_images,
+        offset_init=config.offset_init,
+        null_slot=config.null_slot,
+        train_null_value=config.train_null_value,
+    )
+    for projection in (attention.query_proj, attention.attention_weights):
+        nn.init.normal_(projection.weight, std=0.02)
+    return attention
+
+
 class DecoderBlock(nn.Module):
     """Run one layer of the library with an optional MMFS in the middle; equals that layer where the gate is zero.
 
@@ -118,6 +136,9 @@ class DecoderBlock(nn.Module):
     Raises:
         ConfigError: If the layer has other norms than the four parts called here.
     """
+
+    layer: Any
+    mmfs: MMFSBranch | None
 
     def __init__(self, layer: nn.Module, mmfs: MMFSBranch | None) -> None:
         super().__init__()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,23 +69,49 @@ def load_pretrained(library_class: type[Part], weights: str, part: str, where: s
     return model
 
 
-def check_numbers(found: Mapping[str, Any], expected: Mapping[str, Any], weights: str, where: str) -> None:
-    """Compare the numbers of a library configuration with ours.
+def check_numbers(
+    model: ModelMixin, expected: Mapping[str, Any], weights: str, where: str, ignore: Sequence[str] = ()
+) -> None:
+    """Compare a loaded part with our numbers; what we have no number for must be the library's default.
 
     Args:
-        found: The library's configuration of the loaded part.
+        model: The loaded part.
         expected: Our numbers under the library's names.
         weights: Where the part came from, for the message.
         where: The configuration entry, for the message.
+        ignore: Library settings that do not matter here.
 
     Raises:
         ConfigError: One sentence naming every number that differs.
     """
-    wrong = []
-    for name, ours in expected.items():
-        theirs = found.get(name)
-        if not _equal(theirs, ours):
-            wrong.append(f"{name} is {_plain(theirs)} there and {_plain(ours)} here")
+    # A checkpoint is later rebuilt from our numbers alone, so a setting we cannot name must not matter.
+    parameters = inspect.signature(type(model).__init__).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    found = model.config
+    wrong = [
+        f"{name} is {_plain(found.get(name))} there and {_plain(ours)} here"
+        for name, ours in (defaults | dict(expected)).items()
+        if name not in ignore and not _equal(found.get(name), ours)
+    ]
+    if wrong:
+        raise ConfigError(f"{where} does not fit the weights in {weights}: {'; '.join(wrong)}.")
+
+
+def check_scheduler(weights: str, expected: Mapping[str, Any], where: str) -> None:
+    """Compare the noise schedule beside the weights, if there is one, with ours.
+
+    Raises:
+        ConfigError: If the weights were trained for another schedule or prediction.
+    """
+    file = Path(weights) / "scheduler" / "scheduler_config.json"
+    if not file.is_file():
+        return
+    found = json.loads(file.read_text())
+    wrong = [
+        f"{name} is {found[name]} there and {ours} here"
+        for name, ours in expected.items()
+        if name in found and found[name] != ours
+    ]
     if wrong:
         raise ConfigError(f"{where} does not fit the weights in {weights}: {'; '.join(wrong)}.")
 

@@ -6,11 +6,12 @@ from. Weights from outside must have been made with the same numbers.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from mmi.config import ConfigError, LanguageConfig
 
@@ -36,6 +37,31 @@ _COMPARED = {
     "attention_bias": None,
     "mlp_bias": None,
 }
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The parts of a causal language model of the library, and what the whole gives on a short random sequence.
+
+    Args:
+        config: The library's configuration; its attention layers read the backend from it.
+        embed_tokens: Embedding table of the base vocabulary.
+        layers: Decoder layers.
+        norm: Norm after the last layer.
+        rotary: Positions to cos and sin.
+        output: Hidden states to logits; shares its weight with the embedding table where the two are tied.
+        probe: float[1, T, d] random embeddings; ``None`` on the meta device.
+        expected: float[1, T, d] hidden states of the untouched model for them, after the final norm.
+    """
+
+    config: PreTrainedConfig
+    embed_tokens: nn.Embedding
+    layers: nn.ModuleList
+    norm: nn.Module
+    rotary: nn.Module
+    output: nn.Module
+    probe: Tensor | None
+    expected: Tensor | None
 
 
 def library_config(config: LanguageConfig) -> PreTrainedConfig:
@@ -109,8 +135,8 @@ def check_numbers(config: LanguageConfig, theirs: PreTrainedConfig) -> None:
         )
 
 
-def load_backbone(config: LanguageConfig, *, load_weights: bool = True) -> PreTrainedModel:
-    """Build the causal language model, from weights where the configuration names some.
+def load_backbone(config: LanguageConfig, *, load_weights: bool = True) -> Backbone:
+    """Build the causal language model, from weights where the configuration names some, and take it apart.
 
     Args:
         config: Its numbers, and where weights come from.
@@ -125,18 +151,8 @@ def load_backbone(config: LanguageConfig, *, load_weights: bool = True) -> PreTr
             "language.frozen is true but language.weights is null, so random weights would never be trained; set "
             "language.weights, or frozen: false, or allow_frozen_random: true for speed measurements."
         )
-    ours = library_config(config)
     try:
-        if config.weights is None or not load_weights:
-            return AutoModelForCausalLM.from_config(ours, attn_implementation=config.attention_backend)
-        check_numbers(config, AutoConfig.from_pretrained(config.weights))
-        model, report = AutoModelForCausalLM.from_pretrained(
-            config.weights,
-            config=ours,
-            attn_implementation=config.attention_backend,
-            dtype=torch.get_default_dtype(),
-            output_loading_info=True,
-        )
+        model = _read(config, config.weights) if config.weights and load_weights else _at_random(config)
     except OSError as error:
         raise ConfigError(
             f"language.weights {config.weights} cannot be read; expected a folder with config.json and model weights, "
@@ -149,6 +165,34 @@ def load_backbone(config: LanguageConfig, *, load_weights: bool = True) -> PreTr
             f"language.attention_backend {config.attention_backend!r} or the weights {config.weights} cannot be used "
             f"here: {' '.join(str(error).split())}"
         ) from error
+    base = model.base_model
+    probe, expected = _probe(base)
+    return Backbone(
+        config=model.config,
+        embed_tokens=model.get_input_embeddings(),
+        layers=base.layers,
+        norm=base.norm,
+        rotary=base.rotary_emb,
+        output=model.get_output_embeddings(),
+        probe=probe,
+        expected=expected,
+    )
+
+
+def _at_random(config: LanguageConfig) -> Any:
+    return AutoModelForCausalLM.from_config(library_config(config), attn_implementation=config.attention_backend)
+
+
+def _read(config: LanguageConfig, weights: str) -> Any:
+    check_numbers(config, AutoConfig.from_pretrained(weights))
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        weights,
+        config=library_config(config),
+        attn_implementation=config.attention_backend,
+        dtype=torch.get_default_dtype(),
+        output_loading_info=True,
+    )
+    model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise ConfigError(
@@ -156,6 +200,15 @@ def load_backbone(config: LanguageConfig, *, load_weights: bool = True) -> PreTr
             "the folder is incomplete or of another kind of model."
         )
     return model
+
+
+@torch.no_grad()
+def _probe(base: Any) -> tuple[Tensor | None, Tensor | None]:
+    weight = base.embed_tokens.weight
+    if weight.is_meta:
+        return None, None
+    probe = torch.randn(1, 6, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
+    return probe, base(inputs_embeds=probe, use_cache=False).last_hidden_state
 
 
 def check_layer_layout(layer: nn.Module) -> None:
@@ -179,9 +232,3 @@ def layer_kinds(config: PreTrainedConfig) -> tuple[str, ...]:
         windowed = getattr(config, "sliding_window", None) is not None
         kinds = ["sliding_attention" if windowed else "full_attention"] * config.num_hidden_layers
     return tuple(kinds)
-
-
-@torch.no_grad()
-def reference_hidden_states(backbone: PreTrainedModel, embeddings: Tensor) -> Tensor:
-    """Run the untouched library model: float[B, T, d] -> float[B, T, d] after the final norm."""
-    return backbone.base_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state

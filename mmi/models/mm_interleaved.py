@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mmi.batch import InterleavedBatch
 from mmi.config import CompatConfig, NetworkConfig
-from mmi.models.image_decoder import ImageDecoder, PreviousImages
+from mmi.models.image_decoder import ImageDecoder
 from mmi.models.language_model import ImageContext, LanguageModel
 from mmi.models.losses import label_losses, label_places
 from mmi.models.noise import DiffusionDraws
@@ -145,7 +145,7 @@ class MMInterleaved(nn.Module):
         table, visible = previous_images(
             batch.image_row, batch.image_start, contexts_from, self.config.image_decoder.mmfs.visible_images
         )
-        previous = PreviousImages(decoder.project_pyramid(features.pyramid), table[chosen], visible[chosen])
+        previous = decoder.look_at(features.pyramid, table[chosen], visible[chosen])
         contexts, mask = gather_contexts(
             hidden, batch.image_row[chosen], batch.image_start[chosen], contexts_from[chosen]
         )

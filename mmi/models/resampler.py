@@ -100,9 +100,7 @@ class Resampler(nn.Module):
         self.queries = nn.Parameter(torch.empty(1, config.n_tokens, config.d_model))
         self.input_norm = nn.LayerNorm(config.d_model, eps=_NORM_EPS)
         self.layers = nn.ModuleList(
-            ResamplerLayer(
-                config, d_input if config.read_input and index % config.cross_attention_every == 0 else None
-            )
+            ResamplerLayer(config, d_input if config.read_input and index % config.cross_attention_every == 0 else None)
             for index in range(config.n_layers)
         )
         self.reset_parameters()

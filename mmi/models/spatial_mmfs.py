@@ -111,23 +111,10 @@ class SpatialMMFS(nn.Module):
         self.activation_checkpointing = activation_checkpointing
         self.query_norm = nn.LayerNorm(d_feature, eps=1e-6)
         self.pyramid_norm = nn.LayerNorm(d_pyramid, eps=1e-6)
-        attention_class = DenseImageAttention if config.attention == "dense" else MMFS
-        self.attention = attention_class(
-            d_query=d_feature,
-            d_value=d_pyramid,
-            d_inner=config.d_inner,
-            d_out=d_feature,
-            n_heads=config.n_heads,
-            n_points=config.n_points,
-            n_levels=len(config.levels),
-            max_images=config.max_images,
-            offset_init=config.offset_init,
-            null_slot=config.null_slot,
-            train_null_value=config.train_null_value,
-        )
+        self.attention = _attention(config, d_feature, d_pyramid)
         self.conv = nn.Conv2d(d_feature, d_feature, 1)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
+        for parameter in self.conv.parameters():
+            nn.init.zeros_(parameter)
         table = sincos_2d(table_size, table_size, d_feature)
         self.register_buffer(
             "position_table", resize_grid_table(table, (table_size, table_size), size), persistent=False
@@ -155,7 +142,10 @@ class SpatialMMFS(nn.Module):
 
     def constant(self) -> Tensor:
         """Return what is added where no image is visible, float[1, C, 1, 1]."""
-        vector = self.attention.output_proj(self.attention.null_value.flatten())
+        output_proj, null_value = self.attention.output_proj, self.attention.null_value
+        if null_value is None:
+            null_value = output_proj.weight.new_zeros(output_proj.in_features)
+        vector = output_proj(null_value.flatten())
         return F.linear(vector, self.conv.weight[:, :, 0, 0], self.conv.bias)[None, :, None, None]
 
     def _attend(self, feature: Tensor, values: PyramidValues, image_table: Tensor, visible: Tensor) -> Tensor:
@@ -173,3 +163,30 @@ class SpatialMMFS(nn.Module):
         )
         output = output.transpose(1, 2).reshape(feature.shape)  # (M, C, h, w)
         return self.conv(output).to(feature.dtype)
+
+
+def _attention(config: MMFSConfig, d_feature: int, d_pyramid: int) -> MMFS | DenseImageAttention:
+    if config.attention == "dense":
+        return DenseImageAttention(
+            d_query=d_feature,
+            d_value=d_pyramid,
+            d_inner=config.d_inner,
+            d_out=d_feature,
+            n_heads=config.n_heads,
+            max_images=config.max_images,
+            null_slot=config.null_slot,
+            train_null_value=config.train_null_value,
+        )
+    return MMFS(
+        d_query=d_feature,
+        d_value=d_pyramid,
+        d_inner=config.d_inner,
+        d_out=d_feature,
+        n_heads=config.n_heads,
+        n_points=config.n_points,
+        n_levels=len(config.levels),
+        max_images=config.max_images,
+        offset_init=config.offset_init,
+        null_slot=config.null_slot,
+        train_null_value=config.train_null_value,
+    )

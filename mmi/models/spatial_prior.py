@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -42,7 +44,7 @@ class SpatialPrior(nn.Module):
             nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
         )
         widths = (d_stem, 2 * d_stem, 4 * d_stem, 4 * d_stem)
-        self.downs = nn.ModuleList(_conv_block(d_in, d_out, 2) for d_in, d_out in zip(widths, widths[1:], strict=False))
+        self.downs = nn.ModuleList(_conv_block(d_in, d_out, 2) for d_in, d_out in pairwise(widths))
         self.projections = nn.ModuleList(nn.Conv2d(width, d_model, kernel_size=1) for width in widths)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:

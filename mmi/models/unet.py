@@ -162,9 +162,11 @@ class UNet(nn.Module):
         outputs: list[Tensor] | None = None,
     ) -> Tensor:
         skips = list(skips)
-        for i, block in enumerate(self.up_blocks):
-            own = tuple(skips[-len(block.resnets) :])
-            del skips[-len(block.resnets) :]
+        blocks: Any = self.up_blocks
+        for i, block in enumerate(blocks):
+            n = len(block.resnets)
+            own = tuple(skips[-n:])
+            del skips[-n:]
             # Odd sides were rounded up on the way down, so the skip says how large the upsampled map must be.
             size = skips[-1].shape[2:] if skips else None
             if getattr(block, "has_cross_attention", False):
@@ -184,13 +186,15 @@ class UNet(nn.Module):
         return hidden
 
     def _out(self, hidden: Tensor) -> Tensor:
+        assert self.conv_norm_out is not None
+        assert self.conv_act is not None
         return self.conv_out(self.conv_act(self.conv_norm_out(hidden)))
 
     @torch.no_grad()
     def _check_against(self, library: UNet2DConditionModel, config: UNetConfig) -> list[_Place]:
         """Compare our forward, still without MMFS, with the library's on a small input; say where MMFS can be added."""
         parameter = self.conv_in.weight
-        side = 2 ** (len(config.block_channels) - 1)
+        side = 2 ** len(config.block_channels)
         options: dict[str, Any] = {"device": parameter.device, "dtype": parameter.dtype}
         n = config.in_channels * side * side
         latents = torch.linspace(-1, 1, n, **options).sin().reshape(1, config.in_channels, side, side)
@@ -205,7 +209,7 @@ class UNet(nn.Module):
         if ours.device.type != "meta" and not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5):
             raise ConfigError(
                 f"{_WHERE}: calling the blocks {list(config.down_blocks)} and {list(config.up_blocks)} one by one does "
-                f"not give the library's own output (they differ by {(ours - theirs).abs().max():.2g}); use block types "
+                f"not give the library's output (they differ by {(ours - theirs).abs().max():.2g}); use block types "
                 "of Stable Diffusion, such as CrossAttnDownBlock2D and DownBlock2D."
             )
         features = [*skips, middle] if self.placement == "skips" else outputs
@@ -216,6 +220,7 @@ def _library_unet(config: UNetConfig, load_weights: bool) -> UNet2DConditionMode
     numbers = _library_numbers(config)
     if config.weights is not None and load_weights:
         library = load_pretrained(UNet2DConditionModel, config.weights, "unet", _WHERE)
+        # The library's default attention ignores upcast_attention; no weight depends on sample_size.
         check_numbers(library, numbers, config.weights, _WHERE, ignore=("sample_size", "upcast_attention"))
         return library
     if load_weights and config.frozen and not config.allow_frozen_random:

@@ -115,13 +115,14 @@ class DeformableAttention(nn.Module):
         """
         n_images, n_queries = queries.shape[:2]
         points = (n_images, n_queries, self.n_heads, self.n_maps, self.n_points)
-        offsets = self.sampling_offsets(queries).view(*points, 2).float()
+        offsets = self.sampling_offsets(queries).view(*points, 2)
+        precise = torch.promote_types(offsets.dtype, torch.float32)
         weights = self.attention_weights(queries).view(*points[:3], self.n_maps * self.n_points)
-        weights = weights.softmax(dim=-1, dtype=torch.float32).view(points)
-        locations = centres[:, None, None, None] + offsets * maps.cells[:, None]  # (M, Q, H, L, P, 2)
+        weights = weights.softmax(dim=-1, dtype=precise).view(points)
+        locations = centres[:, None, None, None] + offsets.to(precise) * maps.cells[:, None]  # (M, Q, H, L, P, 2)
         value = self.value_proj(values)
         value = value.view(n_images, values.shape[1], self.n_heads, value.shape[-1] // self.n_heads)
-        return self.output_proj(deformable_sampling(value, maps.shapes, locations, weights.to(value.dtype)))
+        return self.output_proj(deformable_sampling(value, maps.shapes, locations, weights))
 
 
 class Injector(nn.Module):
@@ -136,9 +137,7 @@ class Injector(nn.Module):
 
     def forward(self, patches: Tensor, patch_grid: Grids, details: Tensor, detail_grids: Grids) -> Tensor:
         """Return float[M, g * g, C] patches that have read float[M, S, C] details."""
-        read = self.attention(
-            self.query_norm(patches), patch_grid.centres, self.value_norm(details), detail_grids
-        )
+        read = self.attention(self.query_norm(patches), patch_grid.centres, self.value_norm(details), detail_grids)
         return patches + self.gamma * read
 
 
@@ -186,7 +185,12 @@ class Interaction(nn.Module):
         self.extra_extractors = nn.ModuleList(Extractor(d_model, config) for _ in range(n_extra_extractors))
 
     def forward(
-        self, tokens: Tensor, patch_grid: Grids, details: Tensor, detail_grids: Grids, layers: Callable[[Tensor], Tensor]
+        self,
+        tokens: Tensor,
+        patch_grid: Grids,
+        details: Tensor,
+        detail_grids: Grids,
+        layers: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Run the stage.
 

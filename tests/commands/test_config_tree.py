@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -53,6 +53,14 @@ def test_every_supported_type_is_read():
     )  # fmt: skip
     assert from_tree(Outer, to_tree(built)) == built
     assert isinstance(built.amount, int)
+
+
+def test_a_partial_mapping_keeps_the_owners_other_values():
+    tree = {"image_decoder": {"resampler": {"n_tokens": 5}, "mmfs": {"n_points": 4}}}
+    built = from_tree(NetworkConfig, tree).image_decoder
+    standard = NetworkConfig().image_decoder
+    assert built.resampler == replace(standard.resampler, n_tokens=5)
+    assert built.mmfs == replace(standard.mmfs, n_points=4)
 
 
 def test_an_instance_is_returned_untouched():

@@ -40,9 +40,7 @@ def parse_json(data: bytes | str, where: str) -> Any:
     except UnicodeDecodeError as error:
         raise FormatError(f"{where} is not UTF-8 (byte {error.start}); convert the file to UTF-8.") from None
     except json.JSONDecodeError as error:
-        raise FormatError(
-            f"{where} is not JSON ({error.msg} at column {error.colno}); rewrite or remove it."
-        ) from None
+        raise FormatError(f"{where} is not JSON ({error.msg} at column {error.colno}); rewrite or remove it.") from None
     except RecursionError:
         raise FormatError(f"{where} is nested too deeply to be a record; rewrite or remove it.") from None
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from bisect import bisect_right
 from pathlib import Path
 
 from .random_access import IndexedLines
@@ -32,7 +32,9 @@ def expand_braces(pattern: str) -> list[str]:
         choices = [f"{i:0{width}d}" for i in range(int(span[1]), int(span[2]) + 1)]
     else:
         choices = match[1].split(",")
-    return [name for choice in choices for name in expand_braces(pattern[: match.start()] + choice + pattern[match.end() :])]
+    return [
+        name for choice in choices for name in expand_braces(pattern[: match.start()] + choice + pattern[match.end() :])
+    ]
 
 
 def shard_files(paths: PathsLike, suffixes: Sequence[str]) -> list[Path]:

@@ -1,0 +1,89 @@
+"""What a run was made with: versions, devices, code state, command. No host names, home paths or variables."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+SCHEMA_VERSION = 1
+PACKAGES = ("mmi", "torch", "torchvision", "lightning", "torchmetrics", "transformers", "diffusers", "safetensors")
+
+
+def record_session(
+    file: Path, command: Sequence[str], seed: int | None, data: Mapping[str, str] | None = None
+) -> None:
+    """Append this session of a run to its ``environment.json``; a resumed run has several.
+
+    Args:
+        file: The run's ``environment.json``.
+        command: The command line.
+        seed: Value of ``seed_everything``.
+        data: Fingerprints of the data, by source.
+    """
+    sessions = json.loads(file.read_text(encoding="utf-8"))["sessions"] if file.is_file() else []
+    sessions.append(describe_session(command, seed, data))
+    tree = {"schema_version": SCHEMA_VERSION, "sessions": sessions}
+    file.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+
+
+def describe_session(
+    command: Sequence[str], seed: int | None, data: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return what one session ran with, as plain types."""
+    return {
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": [without_home(part) for part in command],
+        "seed": seed,
+        "data": {name: without_home(value) for name, value in (data or {}).items()},
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "devices": _devices(),
+        "threads": torch.get_num_threads(),
+        "code": _code_state(),
+    }
+
+
+def without_home(text: str) -> str:
+    """Return text with the user's home folder written as ``~``."""
+    home = str(Path.home())
+    return text.replace(home, "~") if home not in ("", "/") else text
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _devices() -> list[str]:
+    if torch.cuda.is_available():
+        return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return ["mps"] if torch.backends.mps.is_available() else ["cpu"]
+
+
+def _code_state() -> dict[str, Any] | None:
+    """Return the commit of the source checkout and whether files were changed; None outside one."""
+    root = Path(sys.modules["mmi"].__file__ or "").resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return {"commit": commit, "changed": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()

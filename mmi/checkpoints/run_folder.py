@@ -1,0 +1,231 @@
+"""The folder of one training run: what is in it, starting and continuing it, and getting its network back."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mmi.checkpoints.storage import CheckpointError, check_tensors, locate, read_manifest, read_tensors
+from mmi.config import CompatConfig, ConfigError, NetworkConfig
+from mmi.config_tree import from_tree, nearest
+from mmi.tokens import Tokenizer
+
+if TYPE_CHECKING:
+    from mmi.models.mm_interleaved import MMInterleaved
+
+SCHEMA_VERSION = 1
+BEST_OR_LAST = "best-or-last"
+_STEP = re.compile(r"step-(\d+)")
+
+
+class LoadedRun(NamedTuple):
+    """A trained network and what belongs to it.
+
+    Args:
+        network: In evaluation mode, on the CPU.
+        tokenizer: The one it was trained with.
+        config: The whole configuration of the run as plain types.
+    """
+
+    network: MMInterleaved
+    tokenizer: Tokenizer
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The places in a run folder (INTERFACES, "Run folder"); nothing is read or written by building one."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The merged and resolved configuration; alone it rebuilds the network."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        """Versions, device, code state and command of each session."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One row per logged step."""
+        return self.path / "metrics.csv"
+
+    @property
+    def tracking_file(self) -> Path:
+        """The run's id in experiment trackers, the same across resumes."""
+        return self.path / "tracking.json"
+
+    @property
+    def skipped_file(self) -> Path:
+        """Every record not used, with the reason."""
+        return self.path / "skipped.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """``last``, ``best`` and ``step-N``."""
+        return self.path / "checkpoints"
+
+    @property
+    def tokenizer(self) -> Path:
+        """A copy of the tokenizer's files."""
+        return self.path / "tokenizer"
+
+    @property
+    def samples(self) -> Path:
+        """What the fixed prompt panel gave through training."""
+        return self.path / "samples"
+
+    def start(self, config: Mapping[str, Any], tokenizer: Tokenizer | None = None, *, resume: bool = False) -> None:
+        """Create the folder, or continue in it, and save the configuration and the tokenizer.
+
+        A folder without a checkpoint holds nothing to lose and is used again.
+
+        Args:
+            config: The merged configuration as plain types.
+            tokenizer: Copied into the folder.
+            resume: The run goes on from one of the folder's checkpoints.
+
+        Raises:
+            ConfigError: If a fresh run would mix with the checkpoints of an earlier one.
+        """
+        steps = [read_manifest(folder).step for folder in self._found().values()]
+        if steps and not resume:
+            raise ConfigError(
+                f"{self.path} already holds checkpoints up to step {max(steps)}; add --ckpt_path last to go on from "
+                "there, or give the run another run.name."
+            )
+        if not resume:
+            for file in (self.metrics_file, self.tracking_file, self.skipped_file, self.environment_file):
+                file.unlink(missing_ok=True)
+            shutil.rmtree(self.samples, ignore_errors=True)
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        write_config(self.config_file, config)
+        if tokenizer is not None:
+            tokenizer.save(self.tokenizer)
+
+    def find_checkpoint(self, which: str = BEST_OR_LAST) -> Path:
+        """Return the folder of a checkpoint.
+
+        Args:
+            which: ``last``, ``best``, ``step-N``, the path of a checkpoint, or ``best-or-last`` for the first there is
+                of ``best``, ``last`` and the highest ``step-N``.
+
+        Raises:
+            CheckpointError: If there is none; the sentence names the nearest one.
+        """
+        found = self._found()
+        newest = next(reversed([name for name in found if step_of(name) >= 0]), "")
+        for name in ("best", "last", newest) if which == BEST_OR_LAST else (which,):
+            if name in found:
+                return found[name]
+        if (Path(which) / "manifest.json").is_file():
+            return Path(which)
+        if not found:
+            raise CheckpointError(f"{self.path} holds no checkpoint; train one with mmi fit, or check the path.")
+        near = nearest(which, found)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(found)}."
+        raise CheckpointError(f"{self.path} has no checkpoint {which}; {hint}")
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the saved configuration as plain types, without its ``schema_version``.
+
+        Raises:
+            ConfigError: If the folder is none of a run, or was written by a newer version.
+        """
+        return read_config(self.config_file)
+
+    def _found(self) -> dict[str, Path]:
+        """Return the complete checkpoints by name: steps in order, then ``best`` and ``last``."""
+        names = {path.name.removesuffix(".old") for path in self.checkpoints.glob("*") if path.is_dir()}
+        steps = sorted((n for n in names if _STEP.fullmatch(n)), key=step_of)
+        places = {name: locate(self.checkpoints / name) for name in [*steps, *(n for n in ("best", "last") if n in names)]}
+        return {name: place for name, place in places.items() if place is not None}
+
+
+def step_of(name: str) -> int:
+    """Return ``N`` of ``step-N``, or -1 for another name."""
+    match = _STEP.fullmatch(name)
+    return int(match.group(1)) if match else -1
+
+
+def write_config(path: Path, config: Mapping[str, Any]) -> None:
+    """Save a configuration as YAML with its schema version in front."""
+    import yaml
+
+    tree = {"schema_version": SCHEMA_VERSION, **config}
+    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read what ``write_config`` wrote.
+
+    Raises:
+        ConfigError: If the file is absent, no mapping, or of a newer schema.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise ConfigError(f"{path.parent} is no run folder: it has no {path.name}; give the folder that mmi fit wrote.")
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML; restore it from the command that started the run.") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds no settings; restore it from the command that started the run.")
+    version = tree.pop("schema_version", SCHEMA_VERSION)
+    if version > SCHEMA_VERSION:
+        raise ConfigError(f"{path} has schema_version {version}; this version of mmi reads up to {SCHEMA_VERSION}.")
+    return tree
+
+
+def load_network(run: str | Path, checkpoint: str = BEST_OR_LAST) -> LoadedRun:
+    """Rebuild a trained network from its run folder alone.
+
+    Args:
+        run: The run folder.
+        checkpoint: See ``RunFolder.find_checkpoint``.
+
+    Returns:
+        The network in evaluation mode, its tokenizer and its configuration.
+
+    Raises:
+        ConfigError: If the folder is none of a run, or its checkpoint is damaged or of another architecture.
+    """
+    from mmi.models.build import build_network
+
+    folder = RunFolder(Path(run))
+    config = folder.read_config()
+    place = folder.find_checkpoint(checkpoint)
+    model = config.get("model") or {}
+    compat = model.get("compat", "corrected")
+    network = build_network(
+        from_tree(NetworkConfig, model.get("network") or {}, "model.network"),
+        compat if isinstance(compat, str) else from_tree(CompatConfig, compat, "model.compat"),
+        load_weights=False,
+    )
+    tensors = read_tensors(place)
+    check_tensors(network.state_dict(), tensors, str(place))
+    network.load_state_dict(tensors, assign=False)
+    return LoadedRun(network.eval(), Tokenizer.load(folder.tokenizer), config)
+
+
+def read_tracking(folder: RunFolder) -> dict[str, str]:
+    """Return the run's ids in experiment trackers, by tracker; empty before the first session."""
+    if not folder.tracking_file.is_file():
+        return {}
+    tree = json.loads(folder.tracking_file.read_text(encoding="utf-8"))
+    return {key: str(value) for key, value in tree.items() if key != "schema_version"}
+
+
+def write_tracking(folder: RunFolder, ids: Mapping[str, str]) -> None:
+    """Save the run's ids in experiment trackers."""
+    tree = {"schema_version": SCHEMA_VERSION, **ids}
+    folder.tracking_file.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,98 @@
+"""What each patch of a picture shows, and pictures with such labels to train a vision network on beforehand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .dice import Dice
+from .draw import Drawing, draw
+from .scene import Scene, draw_scene
+from .vocabulary import COLOURS, PLACES, SHAPES
+
+LABEL_COUNTS = {"background": len(PLACES) + 1, "shape": len(SHAPES) + 1, "colour": len(COLOURS) + 1, "digit": 11}
+"""Number of classes per label, "nothing" (0) included."""
+
+_PLACE_ID = {place.name: i for i, place in enumerate(PLACES, start=1)}
+_SHAPE_ID = {shape: i for i, shape in enumerate(SHAPES, start=1)}
+_COLOUR_ID = {colour.name: i for i, colour in enumerate(COLOURS, start=1)}
+
+
+def patch_labels(
+    scene: Scene, grid: int, *, image_size: int | None = None, drawing: Drawing | None = None
+) -> dict[str, np.ndarray]:
+    """Say what each patch shows: place, and shape, colour and digit of the thing that fills most of it.
+
+    A thing counts where it covers an eighth of the patch or half of itself lies there; a digit where a third of its
+    print lies.
+
+    Args:
+        scene: The scene graph.
+        grid: Patches per side.
+        image_size: Picture the patches are cut from; the smallest that fits the grid, at least 32, unless given.
+        drawing: The scene already drawn at that size.
+
+    Returns:
+        ``background``, ``shape``, ``colour``, ``digit``: int64[grid, grid] counted from one, 0 is nothing; digit ``d``
+        is ``d + 1``.
+
+    Raises:
+        ValueError: If the grid does not divide the picture.
+    """
+    if image_size is None:
+        step = math.lcm(16, max(1, grid))
+        image_size = step * math.ceil(32 / step)
+    if grid < 1 or image_size % grid:
+        raise ValueError(f"a grid of {grid} patches does not divide a picture of {image_size} pixels.")
+    drawing = drawing or draw(scene, image_size)
+    patch = image_size // grid
+    labels = {name: np.zeros((grid, grid), np.int64) for name in LABEL_COUNTS}
+    labels["background"][:] = _PLACE_ID[scene.place]
+    most = np.zeros((grid, grid), np.int64)
+    for number, thing in enumerate(scene.things):
+        covered = (drawing.thing == number).reshape(grid, patch, grid, patch).sum((1, 3))
+        shown = ((8 * covered >= patch * patch) | (2 * covered >= covered.sum())) & (covered > most)
+        most[shown] = covered[shown]
+        labels["shape"][shown] = _SHAPE_ID[thing.shape]
+        labels["colour"][shown] = _COLOUR_ID[thing.colour]
+        labels["digit"][shown] = 0
+        box = drawing.print_box[number]
+        if box is not None and thing.digit is not None:
+            printed = np.outer(_overlap(box[0], box[2], grid, patch), _overlap(box[1], box[3], grid, patch))
+            labels["digit"][3 * printed >= box[2] * box[3]] = thing.digit + 1
+    return labels
+
+
+def _overlap(start: int, length: int, grid: int, patch: int) -> np.ndarray:
+    first = np.arange(grid) * patch
+    return np.clip(np.minimum(first + patch, start + length) - np.maximum(first, start), 0, None)
+
+
+def pretraining_pictures(
+    n: int, seed: int = 0, image_size: int = 32, grid: int = 8
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Draw pictures with patch labels from scenes that occur in no story, caption or question.
+
+    Args:
+        n: Number of pictures.
+        seed: Another seed draws other scenes.
+        image_size: Height and width, a multiple of 16.
+        grid: Patches per side; divides the size.
+
+    Returns:
+        Pictures uint8[n, 3, image_size, image_size], and labels as in ``patch_labels``, int64[n, grid, grid] each.
+
+    Raises:
+        ValueError: If the size is not a multiple of 16 or of the grid.
+    """
+    pictures = np.empty((n, 3, image_size, image_size), np.uint8)
+    labels = {name: np.zeros((n, grid, grid), np.int64) for name in LABEL_COUNTS}
+    for i in range(n):
+        # More things than elsewhere: more to learn from each picture.
+        scene = draw_scene(Dice("pretraining", seed, i), "pretraining", n_things=(1, 5))
+        drawing = draw(scene, image_size)
+        pictures[i] = drawing.rgb.transpose(2, 0, 1)
+        for name, value in patch_labels(scene, grid, image_size=image_size, drawing=drawing).items():
+            labels[name][i] = value
+    return pictures, labels

@@ -1,0 +1,180 @@
+"""Strings and pictures in, strings and pictures out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mmi.data.document import ImageItem, TextItem
+from mmi.data.encode import encode_items
+from mmi.data.images import center_crop, to_pixels, to_rgb
+from mmi.models.generation import (
+    DrawProgress,
+    GenerationSettings,
+    ImagePiece,
+    InterleavedState,
+    TextPiece,
+    continue_document,
+)
+from mmi.models.image_sampling import ImageSampling
+from mmi.models.mm_interleaved import MMInterleaved
+from mmi.models.text_decoding import TextDecoding
+from mmi.tokens import Tokenizer
+
+Prompt = Sequence[str | Image.Image]
+
+
+def _no_file() -> None:
+    raise AssertionError("pictures of a prompt are already in memory")
+
+
+class Generator:
+    """Use a network: continue documents, answer, draw, score.
+
+    Args:
+        network: The model; put into eval mode.
+        tokenizer: The one it was trained with.
+
+    Raises:
+        ValueError: If tokenizer and network disagree about the vocabulary.
+    """
+
+    def __init__(self, network: MMInterleaved, tokenizer: Tokenizer) -> None:
+        expected = network.config.language.vocab_size
+        if tokenizer.vocab_size != expected:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocab_size} entries but model.network.language.vocab_size is {expected}."
+            )
+        self.network = network.eval()
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, run_dir: str | Path, checkpoint: str = "best", *, device: str | torch.device = "cpu") -> Generator:
+        """Rebuild the network of a run folder.
+
+        Args:
+            run_dir: Such as ``runs/demo``.
+            checkpoint: ``best``, ``last``, ``step-N`` or a path.
+            device: Where to run.
+        """
+        from mmi.checkpoints.run_folder import load_network
+
+        network, tokenizer, _ = load_network(Path(run_dir), checkpoint)
+        return cls(network.to(device), tokenizer)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.language_model.new_tokens.device
+
+    def stream(
+        self, prompt: Prompt, settings: GenerationSettings, progress: DrawProgress | None = None
+    ) -> Iterator[str | Image.Image]:
+        """Continue a document and yield each text and picture when it is ready.
+
+        Args:
+            prompt: Text and pictures in reading order; may be empty.
+            settings: How to go on.
+            progress: Told about sampling steps.
+
+        Yields:
+            Non-empty text and pictures in reading order.
+        """
+        state = self.read([prompt])
+        for piece in continue_document(state, settings, progress):
+            if isinstance(piece, ImagePiece):
+                yield to_picture(piece.pixels)
+            elif isinstance(piece, TextPiece) and (text := self.tokenizer.decode(piece.ids).strip()):
+                yield text
+
+    def generate(
+        self, prompt: Prompt, settings: GenerationSettings, progress: DrawProgress | None = None
+    ) -> list[str | Image.Image]:
+        """Continue a document; the same as collecting :meth:`stream`."""
+        return list(self.stream(prompt, settings, progress))
+
+    def generate_text(self, prompts: Sequence[Prompt], settings: TextDecoding, *, seed: int = 0) -> list[str]:
+        """Continue each prompt with text up to the next picture or the end."""
+        if not prompts:
+            return []
+        generator = torch.Generator(device=self.device).manual_seed(seed)
+        rows = self.read(prompts).write(settings, generator=generator)
+        return [self.tokenizer.decode(ids).strip() for ids in rows]
+
+    def generate_image(
+        self, prompts: Sequence[Prompt], settings: ImageSampling, seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        """Draw the picture that follows each prompt."""
+        if not prompts:
+            return []
+        state = self.read(prompts)
+        n = len(prompts)
+        start = torch.full((n, 1), self.tokenizer.special.image_start, device=self.device)
+        state.read(start)
+        place = torch.full((n,), state.language.text_ids.shape[1] - 1, device=self.device)
+        pixels = state.draw(torch.arange(n, device=self.device), place, settings, seeds)
+        return [to_picture(p) for p in pixels]
+
+    @torch.no_grad()
+    def score_continuations(self, prompt: Prompt, continuations: Sequence[str]) -> list[float]:
+        """Return the summed log-probability of each continuation; the prompt is read once (SPEC 5.3).
+
+        Raises:
+            ValueError: If a continuation has no token.
+        """
+        options = [self.tokenizer.encode(text) for text in continuations]
+        for text, ids in zip(continuations, options, strict=True):
+            if not ids:
+                raise ValueError(f"continuation {text!r} has no token to score.")
+        if not options:
+            return []
+        state = self.read([prompt]).language
+        head = self.network.language_model.head
+        first = head(state.hidden_states[:, -1]).float().log_softmax(-1)  # (1, V)
+        width = max(map(len, options))
+        padded = torch.tensor([ids + [0] * (width - len(ids)) for ids in options], device=self.device)
+        mask = torch.tensor([[i < len(ids) for i in range(width)] for ids in options], device=self.device)
+        hidden = state.expanded(len(options)).extend(padded, mask)
+        later = head(hidden[:, :-1]).float().log_softmax(-1)  # (K, width - 1, V)
+        scores = torch.cat([first.expand(len(options), 1, -1), later], dim=1)
+        picked = scores.gather(2, padded[..., None])[..., 0]
+        return (picked * mask).sum(dim=1).tolist()
+
+    def read(self, prompts: Sequence[Prompt]) -> InterleavedState:
+        """Read prompts, one row each, padded on the left."""
+        special = self.tokenizer.special
+        rows: list[list[int]] = []
+        pixels: list[Tensor] = []
+        places: list[tuple[int, int]] = []
+        for r, prompt in enumerate(prompts):
+            items = [TextItem(p) if isinstance(p, str) else ImageItem(_no_file, "prompt") for p in prompt]  # pyright: ignore[reportArgumentType]
+            encoded = encode_items(items, self.tokenizer, self.network.config.tokens_per_image)
+            rows.append([special.bos, *encoded.ids])
+            places.extend((r, start + 1) for start in encoded.image_starts)
+            pixels.extend(self._pixels(p) for p in prompt if not isinstance(p, str))
+        width = max(map(len, rows))
+        shift = [width - len(row) for row in rows]
+        ids = torch.tensor([[special.pad] * n + row for n, row in zip(shift, rows, strict=True)], device=self.device)
+        mask = torch.arange(width, device=self.device) >= torch.tensor(shift, device=self.device)[:, None]
+        state = InterleavedState(self.network, len(rows))
+        state.read(
+            ids,
+            mask,
+            torch.stack(pixels).to(self.device) if pixels else None,
+            torch.tensor([r for r, _ in places], dtype=torch.int64, device=self.device),
+            torch.tensor([shift[r] + start for r, start in places], dtype=torch.int64, device=self.device),
+        )
+        return state
+
+    def _pixels(self, image: Image.Image) -> Tensor:
+        return to_pixels(center_crop(to_rgb(image), self.network.config.vision.image_size))
+
+
+def to_picture(pixels: Tensor) -> Image.Image:
+    """Turn uint8[3, H, W] into a picture."""
+    return Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy()))

@@ -1,0 +1,105 @@
+"""Stopping a run from outside: the first signal saves and stops, the second stops at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from mmi.training.checkpointing import RunCheckpoint, at_step_end
+
+EXIT_CODE = 130
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+class TrainingInterrupted(BaseException):
+    """Training was stopped by a signal; ends the process with exit code 130.
+
+    It is no ``Exception``, so nothing on the way that expects failures takes it for one.
+    """
+
+
+class GracefulInterrupt(Checkpoint):
+    """Finish the step, save ``last`` and stop when Ctrl-C or a termination signal arrives.
+
+    A ``Checkpoint`` only in the sense that Lightning calls it after the other callbacks of a step.
+
+    Args:
+        checkpoints: Saves; must stand before this callback.
+    """
+
+    def __init__(self, checkpoints: RunCheckpoint) -> None:
+        self.checkpoints = checkpoints
+        self.requested = False
+        self._previous: dict[int, _Handler] = {}
+        self._process = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Listen for signals, in the main thread only: others cannot."""
+        if stage == "fit" and threading.current_thread() is threading.main_thread():
+            self._process = os.getpid()
+            self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Stop listening."""
+        self._stop_listening()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Stop listening."""
+        self._stop_listening()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Save and stop, if asked to, once an optimizer step is complete."""
+        if at_step_end(trainer):
+            self._stop_if_requested(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: object,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Do not wait for the end of a validation."""
+        if trainer.state.fn == "fit":
+            self._stop_if_requested(trainer)
+
+    def _stop_if_requested(self, trainer: Trainer) -> None:
+        # Every rank must stop at the same step, whichever got the signal.
+        if not trainer.strategy.reduce_boolean_decision(self.requested, all=False):
+            return
+        step = trainer.global_step
+        if step == 0:
+            raise TrainingInterrupted("stopped before the first step; nothing to save.")
+        self.checkpoints.save(trainer, "last")
+        raise TrainingInterrupted(f"stopped and saved at step {step}; go on with --ckpt_path last.")
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # A forked data worker: its parent decides when it ends.
+        if not self._previous:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+            signal.raise_signal(number)
+            return
+        if self.requested:
+            raise TrainingInterrupted("stopped at once, without saving.")
+        self.requested = True
+        print("\nstopping after this step; once more stops at once.", file=sys.stderr, flush=True)
+
+    def _stop_listening(self) -> None:
+        """Restore the handlers; Lightning may put ours back afterwards, which then acts like the default."""
+        previous, self._previous = self._previous, {}
+        for number, handler in previous.items():
+            signal.signal(number, handler)
