@@ -18,9 +18,7 @@ SCHEMA_VERSION = 1
 PACKAGES = ("mmi", "torch", "torchvision", "lightning", "torchmetrics", "transformers", "diffusers", "safetensors")
 
 
-def record_session(
-    file: Path, command: Sequence[str], seed: int | None, data: Mapping[str, str] | None = None
-) -> None:
+def record_session(file: Path, command: Sequence[str], seed: int | None, data: Mapping[str, str] | None = None) -> None:
     """Append this session of a run to its ``environment.json``; a resumed run has several.
 
     Args:
@@ -35,9 +33,7 @@ def record_session(
     file.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
 
 
-def describe_session(
-    command: Sequence[str], seed: int | None, data: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def describe_session(command: Sequence[str], seed: int | None, data: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return what one session ran with, as plain types."""
     return {
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

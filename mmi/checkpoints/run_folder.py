@@ -146,7 +146,9 @@ class RunFolder:
         """Return the complete checkpoints by name: steps in order, then ``best`` and ``last``."""
         names = {path.name.removesuffix(".old") for path in self.checkpoints.glob("*") if path.is_dir()}
         steps = sorted((n for n in names if _STEP.fullmatch(n)), key=step_of)
-        places = {name: locate(self.checkpoints / name) for name in [*steps, *(n for n in ("best", "last") if n in names)]}
+        places = {
+            name: locate(self.checkpoints / name) for name in [*steps, *(n for n in ("best", "last") if n in names)]
+        }
         return {name: place for name, place in places.items() if place is not None}
 
 
@@ -177,7 +179,9 @@ def read_config(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML; restore it from the command that started the run.") from error
+        raise ConfigError(
+            f"{path} cannot be read as YAML; restore it from the command that started the run."
+        ) from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no settings; restore it from the command that started the run.")
     version = tree.pop("schema_version", SCHEMA_VERSION)
@@ -208,7 +212,7 @@ def load_network(run: str | Path, checkpoint: str = BEST_OR_LAST) -> LoadedRun:
     compat = model.get("compat", "corrected")
     network = build_network(
         from_tree(NetworkConfig, model.get("network") or {}, "model.network"),
-        compat if isinstance(compat, str) else from_tree(CompatConfig, compat, "model.compat"),
+        from_tree(CompatConfig, {"preset": compat} if isinstance(compat, str) else compat, "model.compat"),
         load_weights=False,
     )
     tensors = read_tensors(place)

@@ -73,7 +73,7 @@ def write_checkpoint(
     draft = _fresh_draft(final)
     try:
         stored, tied = _untie(tensors)
-        save_file(stored, draft / MODEL, metadata={"format": "pt", "schema_version": str(SCHEMA_VERSION)})
+        _save_tensors(stored, draft / MODEL)
         (draft / STATE).mkdir()
         for name, content in state.items():
             torch.save(_plain(content, name), draft / STATE / f"{name}.pt")
@@ -118,7 +118,9 @@ def read_manifest(folder: str | Path) -> Manifest:
     """
     path = Path(folder) / MANIFEST
     if not path.is_file():
-        raise CheckpointError(f"{folder} is no checkpoint: it has no {MANIFEST}; expected a folder like checkpoints/last.")
+        raise CheckpointError(
+            f"{folder} is no checkpoint: it has no {MANIFEST}; expected a folder like checkpoints/last."
+        )
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
         claimed = tree.pop("sha256")
@@ -242,6 +244,13 @@ def _fresh_draft(final: Path) -> Path:
     return draft
 
 
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata={"format": "pt", "schema_version": str(SCHEMA_VERSION)})
+    path.chmod(mode)  # safetensors makes files that only their owner may read
+
+
 def _publish(draft: Path, final: Path) -> None:
     """Rename a complete draft into its place; at every moment ``locate(final)`` finds a complete checkpoint."""
     for name in _relative_files(draft):
@@ -302,7 +311,7 @@ def _plain(value: Any, where: str) -> Any:
         return tuple(items) if isinstance(value, tuple) else items
     for kind in (bool, int, float, str, bytes):  # bool first: True is an int too
         if isinstance(value, kind):
-            return kind(value)
+            return value if type(value) is kind else kind(value)  # pyright: ignore[reportArgumentType]
     if value is None:
         return None
     raise TypeError(f"the training state {where} holds a {type(value).__name__}; expected plain types and tensors.")

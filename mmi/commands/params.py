@@ -97,5 +97,7 @@ def _table(counts: Sequence[PartCount]) -> str:
             lines.append("-" * len(lines[0]))
         lines.append(f"{count.part:<{width}} {count.total:>16,} {count.trainable:>16,} {count.frozen:>16,}")
     share = 100 * total.trainable / total.total if total.total else 0
-    lines.append(f"{share:.1f}% of the parameters are trained; weights in bfloat16 take {2 * total.total / 1e9:.2f} GB.")
+    lines.append(
+        f"{share:.1f}% of the parameters are trained; weights in bfloat16 take {2 * total.total / 1e9:.2f} GB."
+    )
     return "\n".join(lines)

@@ -96,7 +96,9 @@ def refuse_foreign_classes(tree: object, where: str = "") -> None:
     if isinstance(tree, Mapping):
         name = tree.get("class_path")
         if isinstance(name, str) and not name.startswith(CLASS_PATHS):
-            raise ConfigError(f"{where}.class_path is {name}; a config may name only classes of {_spoken(CLASS_PATHS)}.")
+            raise ConfigError(
+                f"{where}.class_path is {name}; a config may name only classes of {_spoken(CLASS_PATHS)}."
+            )
         for key, value in tree.items():
             refuse_foreign_classes(value, f"{where}.{key}" if where else str(key))
     elif isinstance(tree, list):

@@ -232,7 +232,8 @@ class InterleavedDataModule(LightningDataModule):
     def _packer(self, source: Source, max_images: int) -> Packer:
         if self._packing == "official":
             return OfficialPacker(self._seq_length, max_images, source.row_cut, self.tokenizer.special)
-        return BestFitPacker(self._seq_length, max_images, self._buffer, self.tokenizer.special)
+        # Of a small source never more than one epoch waits, or its longest documents would come several times first.
+        return BestFitPacker(self._seq_length, max_images, min(self._buffer, len(source)), self.tokenizer.special)
 
 
 def _check_paths(key: str, config: SourceConfig) -> None:

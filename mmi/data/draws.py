@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from hashlib import blake2b
 
-_ROUNDS = 4
+_ROUNDS = 10
 _MASK = (1 << 64) - 1
 
 

@@ -106,7 +106,7 @@ class RunCheckpoint(Checkpoint):
         if note_consumed is not None:
             note_consumed(batch)
         step = trainer.global_step
-        if step > 0 and step % self.save_every == 0 and at_step_end(trainer):
+        if step > 0 and step % self.save_every == 0 and at_step_end(trainer, batch_idx):
             self.save(trainer, "last")
             if self.keep > 0:
                 self.save(trainer, f"step-{step}")
@@ -115,7 +115,7 @@ class RunCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save ``best`` if the monitored value is the lowest of the run."""
         value = trainer.callback_metrics.get(self.monitor)
-        if value is None or trainer.sanity_checking or not trainer.state.fn == "fit":
+        if value is None or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         score = float(value)
         if math.isfinite(score) and score < self._best_so_far():
@@ -152,7 +152,7 @@ class RunCheckpoint(Checkpoint):
         if same is None:
             # One name of a step is written, the others are linked to it.
             same = name if metrics is None else "last"
-            trainer.save_checkpoint(self.folder / same)
+            trainer.save_checkpoint(self.folder / same, weights_only=False)
             self._saved[same] = step
         if same != name:
             if trainer.is_global_zero:
@@ -175,6 +175,6 @@ class RunCheckpoint(Checkpoint):
             self._saved.pop(old.name, None)
 
 
-def at_step_end(trainer: Trainer) -> bool:
+def at_step_end(trainer: Trainer, batch_idx: int) -> bool:
     """Say, at the end of a batch, whether an optimizer step was just done rather than gradients accumulated."""
-    return not trainer.fit_loop._should_accumulate()
+    return (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch

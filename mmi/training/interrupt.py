@@ -60,7 +60,7 @@ class GracefulInterrupt(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Save and stop, if asked to, once an optimizer step is complete."""
-        if at_step_end(trainer):
+        if at_step_end(trainer, batch_idx):
             self._stop_if_requested(trainer)
 
     def on_validation_batch_end(
@@ -81,8 +81,8 @@ class GracefulInterrupt(Checkpoint):
         if not trainer.strategy.reduce_boolean_decision(self.requested, all=False):
             return
         step = trainer.global_step
-        if step == 0:
-            raise TrainingInterrupted("stopped before the first step; nothing to save.")
+        if trainer.sanity_checking:
+            raise TrainingInterrupted("stopped before the first step; there was nothing to save.")
         self.checkpoints.save(trainer, "last")
         raise TrainingInterrupted(f"stopped and saved at step {step}; go on with --ckpt_path last.")
 

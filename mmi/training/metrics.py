@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,9 @@ class TextLoss(Metric):
             output: What the network said about it.
             provenance: Which document fills which span.
         """
-        source = label_spans(output, provenance, [self._number(span.source) for span in provenance], len(self.sources) - 1)
+        source = label_spans(
+            output, provenance, [self._number(span.source) for span in provenance], len(self.sources) - 1
+        )
         self.loss.index_add_(0, source, output.text_loss.detach().float())
         self.correct.index_add_(0, source, output.text_correct.long())
         self.count.index_add_(0, source, torch.ones_like(source))
@@ -87,7 +90,12 @@ class ImageLoss(Metric):
         self, n_timesteps: int, denominator: Preset = "corrected", n_bins: int = 5, max_visible: int = 3
     ) -> None:
         super().__init__()
-        self.n_timesteps, self.denominator, self.n_bins, self.max_visible = n_timesteps, denominator, n_bins, max_visible
+        self.n_timesteps, self.denominator, self.n_bins, self.max_visible = (
+            n_timesteps,
+            denominator,
+            n_bins,
+            max_visible,
+        )
         self.add_state("loss", torch.zeros(1), dist_reduce_fx="sum")
         self.add_state("images", torch.zeros(1, dtype=torch.int64), dist_reduce_fx="sum")
         for name, size in (("bin", n_bins), ("visible", max_visible + 1)):
@@ -105,7 +113,7 @@ class ImageLoss(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return ``loss_image``, with ``/t<first>-<last>`` and ``/visible_<n>``; nothing for what had no image."""
         edges = [-(-i * self.n_timesteps // self.n_bins) for i in range(self.n_bins + 1)]
-        bins = [f"t{first}-{after - 1}" for first, after in zip(edges, edges[1:], strict=False)]
+        bins = [f"t{first}-{after - 1}" for first, after in pairwise(edges)]
         visible = [str(n) for n in range(self.max_visible)] + [f"{self.max_visible}+"]
         values = _ratios("loss_image", self.loss, self.images, ())
         for names, loss, count in (

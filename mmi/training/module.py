@@ -133,7 +133,9 @@ class MMInterleavedModule(LightningModule):
         """Return the images on lower ranks and on all ranks."""
         if self.trainer.world_size == 1:
             return 0, n_images
-        counts = self.all_gather(torch.tensor(n_images, device=self.device)).tolist()
+        gathered = self.all_gather(torch.tensor(n_images, device=self.device))
+        assert isinstance(gathered, Tensor)
+        counts = gathered.tolist()
         return sum(counts[: self.global_rank]), sum(counts)
 
     # Optimizer
@@ -159,7 +161,7 @@ class MMInterleavedModule(LightningModule):
         """Make what the step draws a function of seed, step, place in the step and rank."""
         assert self._training is not None
         self._training.throughput.start()
-        seed_step(self.seed, self.global_step, batch_idx, self.global_rank)
+        seed_step(self.seed, self.global_step, batch_idx % self.trainer.accumulate_grad_batches, self.global_rank)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Note the gradient norm, before clipping, of steps that are logged."""
@@ -175,8 +177,8 @@ class MMInterleavedModule(LightningModule):
         record.throughput.stop()
         if self.global_step % self._log_every == 0 and record.logged_step != self.global_step:
             record.logged_step = self.global_step
-            values = record.read() | {f"lr/{g['name']}": g["lr"] for g in self._optimizer.param_groups}
-            self._log(values)
+            values = record.read() | {f"lr/{g['name']}": g["lr"] for g in self.trainer.optimizers[0].param_groups}
+            self._write(values)
             self.log_dict(record.progress_bar(values), prog_bar=True, logger=False, batch_size=1)
             record.reset()
         record.throughput.start()
@@ -204,11 +206,18 @@ class MMInterleavedModule(LightningModule):
 
     def _close_evaluation(self) -> None:
         assert self._evaluation is not None
-        self._log(self._evaluation.read())
+        values = self._evaluation.read()
+        if not self.trainer.sanity_checking:
+            self._write(values)
+        self.log_dict(values, logger=False, batch_size=1)
 
-    def _log(self, values: Mapping[str, float | Tensor]) -> None:
-        """Log values already reduced over ranks; ``step`` counts optimizer steps done."""
-        self.log_dict({**values, "step": float(self.global_step)}, batch_size=1)
+    def _write(self, values: Mapping[str, float]) -> None:
+        """Give values already reduced over ranks to the loggers, under the number of optimizer steps done.
+
+        Not through ``self.log``: that would repeat the last value of a name that a step has nothing to say about.
+        """
+        for logger in self.loggers:
+            logger.log_metrics(dict(values), step=self.global_step)
 
     def _sources(self) -> tuple[str, ...]:
         datamodule = getattr(self.trainer, "datamodule", None)
@@ -217,10 +226,6 @@ class MMInterleavedModule(LightningModule):
     @property
     def _log_every(self) -> int:
         return max(int(getattr(self.trainer, "log_every_n_steps", 0)), 1)
-
-    @property
-    def _optimizer(self) -> Optimizer:
-        return self.trainer.optimizers[0]
 
     # Checkpoints
 

@@ -217,7 +217,9 @@ def build_optimizer(groups: Sequence[ParameterGroup], config: OptimizerConfig, *
     return optim.AdamW(torch_groups, betas=config.betas, eps=config.eps, fused=fused)
 
 
-def build_schedule(optimizer: optim.Optimizer, config: OptimizerConfig, total_steps: float) -> optim.lr_scheduler.LambdaLR:
+def build_schedule(
+    optimizer: optim.Optimizer, config: OptimizerConfig, total_steps: float
+) -> optim.lr_scheduler.LambdaLR:
     """Build the schedule, to be advanced after every optimizer step.
 
     Args:
@@ -255,7 +257,13 @@ def groups_table(groups: Sequence[ParameterGroup]) -> str:
     for group in groups:
         count = sum(parameter.numel() for parameter in group.parameters.values())
         rows.append(
-            (group.name, str(len(group.parameters)), f"{count:,}", f"{group.learning_rate:g}", f"{group.weight_decay:g}")
+            (
+                group.name,
+                str(len(group.parameters)),
+                f"{count:,}",
+                f"{group.learning_rate:g}",
+                f"{group.weight_decay:g}",
+            )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [

@@ -56,22 +56,22 @@ class TrainingRecord:
         self.throughput.update(batch)
         self.hidden_pairs.update(output.n_hidden.float())
 
-    def read(self) -> dict[str, float | Tensor]:
+    def read(self) -> dict[str, float]:
         """Return every value by its logged name, reduced over ranks."""
-        values: dict[str, float | Tensor] = {"loss": self.loss.compute()}
+        values: dict[str, Tensor] = {"loss": self.loss.compute()}
         for metric in (self.text, self.image, self.fill, self.throughput):
             values |= metric.compute()
         values["hidden_pairs"] = self.hidden_pairs.compute()
         if self.gradient_norm is not None:
             values["gradient_norm"] = self.gradient_norm
-        return {f"train/{name}": value for name, value in values.items()} | gate_values(self.network)
+        return _floats("train", values) | gate_values(self.network)
 
     def reset(self) -> None:
         """Forget everything recorded so far."""
         for metric in (self.loss, self.text, self.image, self.fill, self.throughput, self.hidden_pairs):
             metric.reset()
 
-    def progress_bar(self, values: Mapping[str, float | Tensor]) -> dict[str, float | Tensor]:
+    def progress_bar(self, values: Mapping[str, float]) -> dict[str, float]:
         """Return the few values the progress bar shows, under short names."""
         return {short: values[name] for short, name in _PROGRESS_BAR.items() if name in values}
 
@@ -106,14 +106,22 @@ class EvaluationRecord:
         self.text.update(output, batch.provenance)
         self.image.update(output)
 
-    def read(self) -> dict[str, float | Tensor]:
+    def read(self) -> dict[str, float]:
         """Return every value by its logged name, reduced over ranks; ``loss`` is the weighted sum of both."""
-        values: dict[str, float | Tensor] = {**self.text.compute(), **self.image.compute()}
+        values: dict[str, Tensor] = {**self.text.compute(), **self.image.compute()}
         weights = {"loss_text": self.weights.text_weight, "loss_image": self.weights.image_weight}
         parts = [weight * values[name] for name, weight in weights.items() if name in values]
         if parts:
-            values["loss"] = sum(parts[1:], parts[0])
-        return {f"{self.prefix}/{name}": value for name, value in values.items()}
+            values["loss"] = torch.stack(parts).sum()
+        return _floats(self.prefix, values)
+
+
+def _floats(prefix: str, values: Mapping[str, Tensor]) -> dict[str, float]:
+    """Bring values to the host in one transfer."""
+    if not values:
+        return {}
+    numbers = torch.stack([value.float().reshape(()) for value in values.values()]).tolist()
+    return {f"{prefix}/{name}": number for name, number in zip(values, numbers, strict=True)}
 
 
 def _image_loss(network: MMInterleaved, compat: CompatConfig) -> ImageLoss:

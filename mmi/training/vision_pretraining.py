@@ -181,7 +181,9 @@ def patch_loss(stages: list[dict[str, Tensor]], targets: Mapping[str, Tensor]) -
         share = shown.float().mean().clamp(1e-3, 1 - 1e-3)
         weight = torch.where(shown, 0.5 / share, 0.5 / (1 - share))
         for logits in stages:
-            losses.append((weight * F.cross_entropy(logits[kind].flatten(0, 1), target.flatten(), reduction="none")).mean())
+            losses.append(
+                (weight * F.cross_entropy(logits[kind].flatten(0, 1), target.flatten(), reduction="none")).mean()
+            )
     return torch.stack(losses).mean()
 
 

@@ -17,7 +17,6 @@ from mmi.config import (
 )
 from mmi.models.image_decoder import ImageDecoder, PreviousImages
 from mmi.models.image_sampling import ImageSampling, sampling_schedule
-from mmi.models.unet import UNet
 
 PYRAMID = 12
 CONFIG = ImageDecoderConfig(
@@ -126,19 +125,14 @@ def test_the_seed_decides_the_picture(decoder):
     assert (pictures[0] - pictures[2]).abs().max() > 1e-2
 
 
-def test_guidance_of_one_is_the_condition_alone_and_costs_one_pass(decoder, monkeypatch):
+def test_guidance_of_one_is_the_condition_alone_and_costs_one_pass(decoder):
     sizes = []
-    forward = UNet.forward
-
-    def counting(self, latents, *args):
-        sizes.append(latents.shape[0])
-        return forward(self, latents, *args)
-
-    monkeypatch.setattr(UNet, "forward", counting)
+    counting = decoder.unet.register_forward_pre_hook(lambda _, inputs: sizes.append(inputs[0].shape[0]))
     condition = noise(2, 3, 20)
     one = decoder.sample(condition, None, replace(FEW, guidance_scale=1.0), [0, 1])
     none = decoder.sample(condition, None, replace(FEW, guidance_scale=0.0), [0, 1])
     almost = decoder.sample(condition, None, replace(FEW, guidance_scale=1.0 + 1e-6), [0, 1])
+    counting.remove()
     assert sizes == [2] * 6 + [4] * 3
     assert torch.equal(one, none)
     assert torch.allclose(one, almost, atol=1e-4)

@@ -127,7 +127,10 @@ def test_output_and_gradients_equal_the_formula_written_out(d_head: int, null_sl
 def test_gradients_pass_gradcheck_in_float64() -> None:
     arguments = draw(spread=0.5).map(lambda t: t.requires_grad_())
     names = list(arguments.leaves())
-    run = lambda *tensors: replace(arguments, **dict(zip(names, tensors, strict=True))).run()  # noqa: E731
+
+    def run(*tensors: Tensor) -> Tensor:
+        return replace(arguments, **dict(zip(names, tensors, strict=True))).run()
+
     assert torch.autograd.gradcheck(run, tuple(arguments.leaves().values()))
 
 
@@ -135,7 +138,10 @@ def test_sampling_passes_gradcheck_in_float64() -> None:
     value = torch.randn(1, N_POSITIONS, 2, 3, dtype=torch.float64, requires_grad=True)
     locations = torch.rand(1, 2, 2, 2, 2, 2, dtype=torch.float64).mul_(1.2).sub_(0.1).requires_grad_()
     weights = torch.rand(1, 2, 2, 2, 2, dtype=torch.float64, requires_grad=True)
-    run = lambda *tensors: deformable_sampling(tensors[0], SHAPES, *tensors[1:])  # noqa: E731
+
+    def run(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+        return deformable_sampling(value, SHAPES, locations, weights)
+
     assert torch.autograd.gradcheck(run, (value, locations, weights))
 
 

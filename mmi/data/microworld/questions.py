@@ -63,6 +63,9 @@ _Asked = tuple[str, str, tuple[str, ...]]  # question, answer, tags
 def _pointers(scene: Scene, thing: Thing, *, colour: bool = True, shape: bool = True) -> list[tuple[str, str]]:
     """Return words that point at one thing and no other, with their tag."""
     pointers = [(f"the shape {POSITIONS[thing.cell].phrase}", "by position")]
+    if thing.name is not None:
+        # A character's colour gives its shape away.
+        return pointers
     if colour and sum(other.colour == thing.colour for other in scene.things) == 1:
         pointers.append((f"the {thing.colour} shape", "by colour"))
     if shape and sum(other.shape == thing.shape for other in scene.things) == 1:
@@ -78,11 +81,8 @@ def _colour(scene: Scene, dice: Dice) -> _Asked | None:
 
 def _shape(scene: Scene, dice: Dice) -> _Asked | None:
     thing = dice.pick(scene.things)
-    position, colour = f"what shape is {POSITIONS[thing.cell].phrase}?", f"what is the {thing.colour} shape?"
-    alone = sum(other.colour == thing.colour for other in scene.things) == 1
-    if alone and dice.chance(0.5):
-        return colour, thing.shape, ("by colour",)
-    return position, thing.shape, ("by position",)
+    words, tag = dice.pick(_pointers(scene, thing, shape=False))
+    return f"what is {words}?", thing.shape, (tag,)
 
 
 def _number(scene: Scene, dice: Dice) -> _Asked | None:

@@ -134,6 +134,9 @@ def _meet(stage: _Stage, friend: str, dice: Dice) -> tuple[_Stage, str]:
     return replace(stage, cast=(*stage.cast, (friend, cell))), text
 
 
+_EVENTS: tuple[_Event, ...] = (_move, _move, _travel, _find, _find, _take, _leave)
+
+
 def tell_story(dice: Dice, split: Split) -> Story:
     """Tell a story whose scenes all belong to a split and differ from each other.
 
@@ -141,23 +144,34 @@ def tell_story(dice: Dice, split: Split) -> Story:
         dice: Source of choices.
         split: Split of every scene.
     """
+    story = None
+    while story is None:
+        story = _try_story(dice, split)
+    return story
+
+
+def _try_story(dice: Dice, split: Split) -> Story | None:
+    """Tell a story, or give up where no next scene of the split is found in fifty tries."""
     hero, friend = (who.name for who in dice.sample(CHARACTERS, 2))
     length = 3 + dice.below(3)
     meeting = 1 + dice.below(length - 1)
     frames: list[Frame] = []
     stage = _Stage("", ())
-    events: tuple[_Event, ...] = (_move, _move, _travel, _find, _find, _take, _leave)
+    tries = 0
     while len(frames) < length:
         if not frames:
             step = _open(hero, dice)
         elif len(frames) == meeting:
             step = _meet(stage, friend, dice)
         else:
-            step = dice.pick(events)(stage, dice)
+            step = dice.pick(_EVENTS)(stage, dice)
+        tries += 1
+        if tries > 50:
+            return None
         if step is None:
             continue
         scene = step[0].scene
         if scene.split == split and all(scene != frame.scene for frame in frames):
-            stage = step[0]
+            stage, tries = step[0], 0
             frames.append(Frame(sentence(step[1]), scene))
     return Story(tuple(frames))

@@ -1,0 +1,153 @@
+"""The ``run`` part of a configuration: where a run is kept and what watches over it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Literal
+
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+
+from mmi.checkpoints.run_folder import RunFolder, read_tracking, write_tracking
+from mmi.config import ConfigError
+from mmi.errors import require_package
+from mmi.models.generation import GenerationSettings
+from mmi.training.checkpointing import FolderCheckpointIO, RunCheckpoint
+from mmi.training.csv_log import CsvLog
+from mmi.training.interrupt import GracefulInterrupt
+from mmi.training.panel import Generate, PanelItem, PromptPanel
+
+LoggerName = Literal["csv", "tensorboard", "wandb"]
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Weights & Biases; offline unless asked otherwise, so nothing leaves the machine unasked.
+
+    Args:
+        project: Project of the run.
+        entity: Account or team; None is the default of the installation.
+        offline: Keep everything on disk, to be sent later with ``wandb sync``.
+    """
+
+    project: str = "mmi"
+    entity: str | None = None
+    offline: bool = True
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Name, checkpoints, loggers and prompt panel of a run.
+
+    Args:
+        name: The run folder is ``<folder>/<name>``; repeating a command finds it again.
+        folder: Where run folders are.
+        save_every: Optimizer steps between two checkpoints.
+        keep: How many ``step-N`` checkpoints stay beside ``last`` and ``best``.
+        panel_every: Optimizer steps between two drawings of the prompt panel; 0 draws none.
+        panel_documents: How many validation documents are in the panel, each cut before its last picture.
+        panel_prompts: Further prompts, each a list of texts and of pictures written ``image:PATH``.
+        loggers: Where metrics go; ``csv`` is ``metrics.csv`` in the run folder.
+        wandb: Settings of the ``wandb`` logger.
+        generation: How the panel is continued, and what ``mmi generate`` starts from.
+    """
+
+    name: str = "run"
+    folder: str = "runs"
+    save_every: int = 1000
+    keep: int = 5
+    panel_every: int = 0
+    panel_documents: int = 4
+    panel_prompts: tuple[tuple[str, ...], ...] = ()
+    loggers: tuple[LoggerName, ...] = ("csv",)
+    wandb: WandbConfig = WandbConfig()
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+
+    def __post_init__(self) -> None:
+        parts = PurePath(self.name).parts
+        if not parts or ".." in parts or PurePath(self.name).is_absolute():
+            raise ConfigError(f"run.name is {self.name!r}; expected a name such as demo, without .. in it.")
+        for name, least in (("save_every", 1), ("keep", 0), ("panel_every", 0), ("panel_documents", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise ConfigError(f"run.{name} is {value}; expected at least {least}.")
+        if self.panel_every and not (self.panel_documents or self.panel_prompts):
+            raise ConfigError(
+                "run.panel_every asks for a panel of no prompts; set run.panel_documents or panel_prompts."
+            )
+        for name in ("tensorboard", "wandb"):
+            if name in self.loggers:
+                require_package(name, f"run.loggers: {name}")
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return Path(self.folder) / self.name
+
+
+def make_loggers(config: RunConfig, folder: RunFolder) -> list[Logger]:
+    """Build the loggers; trackers get the id the run had in its earlier sessions.
+
+    Raises:
+        ConfigError: If a logger's package is not installed; the sentence names the extra.
+    """
+    loggers: list[Logger] = []
+    for name in dict.fromkeys(config.loggers):
+        if name == "csv":
+            loggers.append(CsvLog(folder.metrics_file))
+            continue
+        require_package(name, f"run.loggers: {name}")
+        if name == "tensorboard":
+            from lightning.pytorch.loggers import TensorBoardLogger
+
+            loggers.append(TensorBoardLogger(folder.path, name="", version="tensorboard"))
+        else:
+            loggers.append(_wandb(config, folder))
+    return loggers
+
+
+def _wandb(config: RunConfig, folder: RunFolder) -> Logger:
+    from lightning.pytorch.loggers import WandbLogger
+
+    ids = read_tracking(folder)
+    if "wandb" not in ids:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        ids["wandb"] = secrets.token_hex(4)
+        write_tracking(folder, ids)
+    settings = config.wandb
+    return WandbLogger(
+        name=config.name,
+        id=ids["wandb"],
+        save_dir=folder.path,
+        project=settings.project,
+        entity=settings.entity,
+        offline=settings.offline,
+        resume="allow",
+    )
+
+
+def make_callbacks(
+    config: RunConfig, folder: RunFolder, panel: Sequence[PanelItem] = (), generate: Generate | None = None
+) -> list[Callback]:
+    """Build what watches over a run: the prompt panel, checkpoints, Ctrl-C.
+
+    Args:
+        config: Settings of the run.
+        folder: Where everything is written.
+        panel: Prompts to draw; none leaves the panel out.
+        generate: Continues a prompt with the network in training.
+    """
+    callbacks: list[Callback] = []
+    if config.panel_every and panel:
+        assert generate is not None, "a panel needs something to draw it with"
+        callbacks.append(PromptPanel(panel, config.panel_every, folder.samples, generate))
+    checkpoints = RunCheckpoint(folder.checkpoints, config.save_every, config.keep)
+    return [*callbacks, checkpoints, GracefulInterrupt(checkpoints)]
+
+
+def make_plugins() -> list[FolderCheckpointIO]:
+    """Build the plugins a trainer needs to write our checkpoint folders."""
+    return [FolderCheckpointIO()]
