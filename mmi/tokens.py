@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from mmi.config import ConfigError
 
 IMAGE_START = "<|beginofimage|>"
 IMAGE = "<|image|>"
@@ -56,12 +59,26 @@ class _TokenizersCodec:
     """A ``tokenizer.json`` of the tokenizers library; its special tokens in text are not recognised as such."""
 
     def __init__(self, path: Path) -> None:
+        self._restore(path.read_text(encoding="utf-8"))
+
+    def _restore(self, content: str) -> None:
         from tokenizers import Tokenizer
 
-        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer = Tokenizer.from_str(content)
         # Text written by users must never turn into control tokens.
         self._tokenizer.encode_special_tokens = True
         self.vocab_size = self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    # The library forgets encode_special_tokens when pickled, and with it what reaches worker processes.
+    def __getstate__(self) -> str:
+        return self._tokenizer.to_str()
+
+    def __setstate__(self, content: str) -> None:
+        self._restore(content)
+
+    def written(self, token_id: int) -> str:
+        """Return how an entry is written."""
+        return self._tokenizer.id_to_token(token_id) or ""
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -79,11 +96,32 @@ class _SentencePieceCodec:
         self._processor = SentencePieceProcessor(model_file=str(path))
         self.vocab_size = self._processor.vocab_size()
 
+    def written(self, token_id: int) -> str:
+        """Return how an entry is written."""
+        return self._processor.id_to_piece(token_id)
+
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(text)
 
     def decode(self, ids: list[int]) -> str:
         return self._processor.decode(ids)
+
+
+def _check_roles(codec: _SentencePieceCodec | _TokenizersCodec, roles: Mapping[str, int], folder: Path) -> None:
+    """Refuse ids outside the vocabulary, and ids that typed text could become."""
+    for role, token_id in roles.items():
+        if not 0 <= token_id < codec.vocab_size:
+            raise ConfigError(
+                f"{folder}: the id of {role} is {token_id} but the vocabulary has {codec.vocab_size} entries; "
+                "set it in mmi_tokenizer.json."
+            )
+        written = codec.written(token_id)
+        # Padding may be an ordinary rare entry, as in the official model.
+        if role != "pad" and token_id in codec.encode(written):
+            raise ConfigError(
+                f'{folder}: the id of {role} is {token_id}, which typing "{written}" gives too; set the id of a control '
+                "token in mmi_tokenizer.json, or mark the entry as special in tokenizer.json."
+            )
 
 
 class Tokenizer:
@@ -108,10 +146,11 @@ class Tokenizer:
 
         Raises:
             FileNotFoundError: If the folder holds neither file.
+            ConfigError: If a role lies outside the vocabulary, or typed text could open or close a document.
         """
         folder = Path(folder)
         if (folder / "tokenizer.model").is_file():
-            codec: TextCodec = _SentencePieceCodec(folder / "tokenizer.model")
+            codec: _SentencePieceCodec | _TokenizersCodec = _SentencePieceCodec(folder / "tokenizer.model")
         elif (folder / "tokenizer.json").is_file():
             codec = _TokenizersCodec(folder / "tokenizer.json")
         else:
@@ -123,6 +162,7 @@ class Tokenizer:
         settings = folder / "mmi_tokenizer.json"
         if settings.is_file():
             roles |= {k: int(v) for k, v in json.loads(settings.read_text()).items() if k in roles}
+        _check_roles(codec, roles, folder)
         special = SpecialTokens(**roles, image_start=codec.vocab_size, image=codec.vocab_size + 1)
         return cls(codec, special, folder)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from mmi.errors import DONE, UsageError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmi.models.generation import DrawProgress, GenerationSettings
+    from mmi.models.generation import GenerationSettings
 
 _DESCRIPTION = """\
 Continue an interleaved document with the model of a run folder. --text and --image are read in the order they are
@@ -49,9 +48,12 @@ def run(command: str, argv: Sequence[str]) -> int:
     transcript = Transcript(out, run=str(options.run), checkpoint=checkpoint.name, settings=asdict(settings))
     for piece in prompt:
         transcript.add_prompt(piece)
-    with _drawing_progress() as progress:
-        for piece in generator.stream(prompt, settings, progress):
+    bar = _DrawingBar()
+    try:
+        for piece in generator.stream(prompt, settings, bar):
             print(transcript.add_output(piece), flush=True)
+    finally:
+        bar.close()
     transcript.save()
     print(f"\n{transcript.summary()} Open {transcript.page}")
     return DONE
@@ -186,18 +188,28 @@ def _next_folder(parent: Path) -> Path:
     return parent / str(number)
 
 
-@contextmanager
-def _drawing_progress() -> Iterator[DrawProgress]:
-    """Show a bar for the picture being drawn on a terminal; it goes when the picture is done."""
-    from rich.console import Console
-    from rich.progress import Progress
+class _DrawingBar:
+    """Show a bar on a terminal while a picture is drawn, and nothing between pictures."""
 
-    with Progress(console=Console(stderr=True), transient=True) as bars:
-        tasks: dict[int, Any] = {}
+    def __init__(self) -> None:
+        self._bars: Any = None
+        self._task: Any = None
 
-        def tell(image: int, done: int, total: int) -> None:
-            if image not in tasks:
-                tasks[image] = bars.add_task(f"drawing picture {image + 1}", total=total)
-            bars.update(tasks[image], completed=done, visible=done < total)
+    def __call__(self, image: int, done: int, total: int) -> None:
+        """Take in that ``done`` of ``total`` sampling steps of a picture are done."""
+        from rich.console import Console
+        from rich.progress import Progress
 
-        yield tell
+        if self._bars is None:
+            self._bars = Progress(console=Console(stderr=True), transient=True, redirect_stdout=False)
+            self._task = self._bars.add_task(f"drawing picture {image + 1}", total=total)
+            self._bars.start()
+        self._bars.update(self._task, completed=done)
+        if done >= total:
+            self.close()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars = None

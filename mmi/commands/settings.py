@@ -7,15 +7,39 @@ against Lightning's Trainer, so that a mistake is one sentence before anything i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from mmi.commands.arguments import CommandLine
 from mmi.compose import CONFIG_ROOTS, compose
 from mmi.config import CompatConfig, ConfigError, LossConfig, NetworkConfig, Preset
-from mmi.config_tree import from_tree, to_tree, unknown_key
+from mmi.config_tree import arguments_from_tree, from_tree, parameters, to_tree, unknown_key
 from mmi.errors import UsageError
 
+if TYPE_CHECKING:
+    from mmi.training.optimizer import OptimizerConfig
+    from mmi.training.run import RunConfig
+
 MODEL_KEYS = ("network", "loss", "optimizer", "compat")
+TRAINER_DEFAULTS = {
+    "accelerator": "auto",
+    "devices": "auto",
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 10,
+    "num_sanity_val_steps": 1,
+    # Training data never ends: a run is counted in steps.
+    "max_epochs": -1,
+    "check_val_every_n_epoch": None,
+    # Rows are dealt to ranks when they are planned.
+    "use_distributed_sampler": False,
+    # `mmi params` has the better table.
+    "enable_model_summary": False,
+}
+TRAINER_ELSEWHERE = {
+    "logger": "run.loggers",
+    "enable_checkpointing": "run.save_every",
+    "default_root_dir": "run.folder",
+}
 CLASS_PATHS = (
     "mmi.",
     "mmfs.",
@@ -28,13 +52,43 @@ CLASS_PATHS = (
 """Where classes named in YAML may come from: a config of a stranger must not run code of its choice."""
 
 
-def settings_from_command_line(line: CommandLine, *, run: str | None = None, required: bool = True) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Settings:
+    """Everything a run is made from, checked.
+
+    Args:
+        seed: Value of ``seed_everything``.
+        trainer: Keywords of the Trainer as plain types, ours filled in where the user said nothing.
+        network: Architecture.
+        loss: Weights of the two losses.
+        optimizer: Rates and schedule.
+        compat: Defects followed or corrected.
+        data: Keywords of the data module, typed, every default filled in.
+        run: Name, checkpoints, loggers, panel.
+    """
+
+    seed: int
+    trainer: dict[str, Any]
+    network: NetworkConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    compat: Preset | CompatConfig
+    data: dict[str, Any]
+    run: RunConfig
+
+    def tree(self) -> dict[str, Any]:
+        """Return the whole configuration as plain types; alone it repeats the run."""
+        model = {"network": self.network, "loss": self.loss, "optimizer": self.optimizer, "compat": self.compat}
+        parts = {"seed_everything": self.seed, "trainer": self.trainer, "model": model, "data": self.data}
+        return to_tree({**parts, "run": self.run})
+
+
+def settings_from_command_line(line: CommandLine, *, run: str | None = None) -> dict[str, Any]:
     """Merge ``--config`` files (or a run folder's config) with the overrides; check what is cheap to check.
 
     Args:
         line: Options and overrides.
         run: A run folder whose ``config.yaml`` comes first.
-        required: Whether a command line without any config is an error.
 
     Returns:
         The merged and resolved tree.
@@ -43,7 +97,7 @@ def settings_from_command_line(line: CommandLine, *, run: str | None = None, req
         ConfigError: On a missing or malformed file, an unknown root, or a wrong key or type under ``model``.
     """
     configs = ([f"{run}/config.yaml"] if run else []) + list(line.options.config)
-    if required and not configs:
+    if not configs:
         raise UsageError("no config given; add --config FILE, such as --config configs/demo.yaml.")
     tree = compose(configs, line.overrides)
     tree.pop("schema_version", None)
@@ -79,35 +133,55 @@ def network_settings(tree: Mapping[str, Any]) -> tuple[NetworkConfig, Preset | C
     model = section(tree, "model")
     network = from_tree(NetworkConfig, model.get("network") or {}, "model.network")
     choice = model.get("compat") or "corrected"
-    compat = choice if isinstance(choice, str) else from_tree(CompatConfig, choice, "model.compat")
+    compat: Any = choice if isinstance(choice, str) else from_tree(CompatConfig, choice, "model.compat")
     try:
-        CompatConfig.of(compat)  # pyright: ignore[reportArgumentType]
+        CompatConfig.of(compat)
     except ConfigError as error:
         raise ConfigError(f"model.{error}") from error
-    return network, compat  # pyright: ignore[reportReturnType]
+    return network, compat
 
 
-def refuse_foreign_classes(tree: object, where: str = "") -> None:
-    """Refuse classes named in YAML that are neither ours nor on the short list of Lightning's.
+def check_settings(tree: Mapping[str, Any], command: str) -> Settings:
+    """Check every root against what it is for; imports what it checks against, so it takes seconds.
+
+    Args:
+        tree: What ``settings_from_command_line`` returned.
+        command: ``fit`` needs training data and a number of steps, the others do not.
 
     Raises:
-        ConfigError: Naming the class and its place.
+        ConfigError: On an unknown key, a wrong type or a missing setting.
     """
-    if isinstance(tree, Mapping):
-        name = tree.get("class_path")
-        if isinstance(name, str) and not name.startswith(CLASS_PATHS):
-            raise ConfigError(
-                f"{where}.class_path is {name}; a config may name only classes of {_spoken(CLASS_PATHS)}."
-            )
-        for key, value in tree.items():
-            refuse_foreign_classes(value, f"{where}.{key}" if where else str(key))
-    elif isinstance(tree, list):
-        for index, value in enumerate(tree):
-            refuse_foreign_classes(value, f"{where}[{index}]")
+    from mmi.data.datamodule import InterleavedDataModule
+    from mmi.training.optimizer import OptimizerConfig
+    from mmi.training.run import RunConfig
+
+    model = section(tree, "model")
+    network, compat = network_settings(tree)
+    optimizer = from_tree(OptimizerConfig, model.get("optimizer") or {}, "model.optimizer")
+    run = from_tree(RunConfig, section(tree, "run"), "run")
+    data = _data_settings(section(tree, "data"), network, InterleavedDataModule, needs_training=command == "fit")
+    trainer = _trainer_settings(section(tree, "trainer"), run, has_validation=bool(data["val"]))
+    if command == "fit" and trainer.get("max_steps", -1) < 0 and trainer.get("max_time") is None:
+        raise ConfigError("trainer.max_steps is not set; training data never ends, so say where a run does.")
+    seed = tree.get("seed_everything")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+        raise ConfigError(f"seed_everything is {seed!r}; expected a whole number.")
+    loss = from_tree(LossConfig, model.get("loss") or {}, "model.loss")
+    return Settings(seed or 0, trainer, network, loss, optimizer, compat, data, run)
 
 
-def _spoken(prefixes: tuple[str, ...]) -> str:
-    return ", ".join(prefix.rstrip(".") for prefix in prefixes)
+def _data_settings(
+    given: dict[str, Any], network: NetworkConfig, constructor: type, *, needs_training: bool
+) -> dict[str, Any]:
+    if not needs_training:
+        given = {"train": {}, **given}
+    typed = arguments_from_tree(constructor, fill_in_from_network(given, network), "data")
+    defaults = {name: default for name, (_, default) in parameters(constructor).items()}
+    complete = defaults | typed
+    complete["val"] = complete["val"] or {}
+    if needs_training and not complete["train"]:
+        raise ConfigError("data.train names no source; add one, such as --data.train.mine='{format: ..., path: ...}'.")
+    return complete
 
 
 def fill_in_from_network(data: dict[str, Any], network: NetworkConfig) -> dict[str, Any]:
@@ -126,6 +200,43 @@ def fill_in_from_network(data: dict[str, Any], network: NetworkConfig) -> dict[s
     return derived | data
 
 
-def plain(value: object) -> Any:
-    """Return settings as plain types for saving."""
-    return to_tree(value)
+def _trainer_settings(given: dict[str, Any], run: RunConfig, *, has_validation: bool) -> dict[str, Any]:
+    from lightning.pytorch import Trainer
+
+    for key, instead in TRAINER_ELSEWHERE.items():
+        if key in given:
+            raise ConfigError(f"trainer.{key} is not used; set {instead} instead.")
+    built = {key for key, value in given.items() if _names_classes(value)}
+    typed = arguments_from_tree(Trainer, {k: v for k, v in given.items() if k not in built}, "trainer")
+    for key in built - set(parameters(Trainer)):
+        raise ConfigError(unknown_key(f"trainer.{key}", parameters(Trainer)))
+    trainer = TRAINER_DEFAULTS | {key: given[key] for key in built} | typed
+    if "val_check_interval" not in trainer:
+        trainer["val_check_interval"] = run.save_every * trainer.get("accumulate_grad_batches", 1)
+    if not has_validation:
+        trainer["limit_val_batches"] = 0
+    return trainer
+
+
+def _names_classes(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return "class_path" in value
+    return isinstance(value, list) and any(_names_classes(item) for item in value)
+
+
+def refuse_foreign_classes(tree: object, where: str = "") -> None:
+    """Refuse classes named in YAML that are neither ours nor on the short list of Lightning's.
+
+    Raises:
+        ConfigError: Naming the class and its place.
+    """
+    if isinstance(tree, Mapping):
+        name = tree.get("class_path")
+        if isinstance(name, str) and not name.startswith(CLASS_PATHS):
+            known = ", ".join(prefix.rstrip(".") for prefix in CLASS_PATHS)
+            raise ConfigError(f"{where}.class_path is {name}; a config may name only classes of {known}.")
+        for key, value in tree.items():
+            refuse_foreign_classes(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(tree, list):
+        for index, value in enumerate(tree):
+            refuse_foreign_classes(value, f"{where}[{index}]")

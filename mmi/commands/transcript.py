@@ -102,10 +102,10 @@ class Transcript:
 
     def _html(self) -> str:
         body = "\n".join(self._html_piece(piece) for piece in self._pieces)
-        facts = "".join(
-            f"<dt>{html.escape(key)}</dt><dd>{html.escape(json.dumps(value) if isinstance(value, dict) else value)}</dd>"
-            for key, value in self.facts.items()
-        )
+        facts = ""
+        for key, value in self.facts.items():
+            shown = json.dumps(value) if isinstance(value, dict) else str(value)
+            facts += f"<dt>{html.escape(key)}</dt><dd>{html.escape(shown)}</dd>"
         return (
             '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'

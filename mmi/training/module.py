@@ -20,7 +20,14 @@ from mmi.models.noise import DiffusionDraws
 from mmi.models.output import NetworkOutput
 from mmi.training.loss import StepLoss, count_terms, touch, weigh, without_losses
 from mmi.training.metrics import DocumentScore, score_documents
-from mmi.training.optimizer import OptimizerConfig, build_optimizer, build_schedule, group_parameters, groups_table
+from mmi.training.optimizer import (
+    NO_DECAY,
+    OptimizerConfig,
+    build_optimizer,
+    build_schedule,
+    group_parameters,
+    groups_table,
+)
 from mmi.training.randomness import seed_step
 from mmi.training.records import EvaluationRecord, TrainingRecord
 
@@ -177,7 +184,9 @@ class MMInterleavedModule(LightningModule):
         record.throughput.stop()
         if self.global_step % self._log_every == 0 and record.logged_step != self.global_step:
             record.logged_step = self.global_step
-            values = record.read() | {f"lr/{g['name']}": g["lr"] for g in self.trainer.optimizers[0].param_groups}
+            values = record.read() | {
+                f"lr/{g['name'].removesuffix(NO_DECAY)}": g["lr"] for g in self.trainer.optimizers[0].param_groups
+            }
             self._write(values)
             self.log_dict(record.progress_bar(values), prog_bar=True, logger=False, batch_size=1)
             record.reset()

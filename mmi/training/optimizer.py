@@ -47,7 +47,7 @@ _PART_OF_ATTRIBUTE: dict[tuple[type[nn.Module], str], str] = {
     (DeformableAttention, "sampling_offsets"): "sampling_offsets",
 }
 _NEVER_DECAYED = ("gates", "sampling_offsets")
-REST = "other"
+REST, NO_DECAY = "other", ".no_decay"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def group_parameters(network: nn.Module, config: OptimizerConfig) -> list[Parame
         rate = getattr(config.rates, part)
         rate = config.learning_rate if rate is None else rate
         alone = decayed or part in _NEVER_DECAYED or not may_decay
-        name = part if alone else f"{part}.no_decay"
+        name = part if alone else part + NO_DECAY
         groups.append(ParameterGroup(name, rate, config.weight_decay if decayed else 0.0, found[part, decayed]))
     return groups
 

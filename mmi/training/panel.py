@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from PIL import Image
 
 from mmi.config import ConfigError
 from mmi.data.document import Document, ImageItem
+from mmi.data.images import ImageError, open_rgb
 from mmi.models.mm_interleaved import MMInterleaved
 from mmi.training.checkpointing import at_step_end
 from mmi.training.contact_sheet import Part, contact_sheet
 from mmi.training.randomness import undisturbed
 
-IMAGE_MARK = "image:"
 Generate = Callable[[MMInterleaved, Sequence[Part]], Sequence[Part]]
 """Continues a prompt of texts and pictures with the network given."""
 
@@ -34,41 +34,47 @@ class PanelItem:
 
 
 def panel_from_documents(documents: Iterable[Document], n: int) -> list[PanelItem]:
-    """Make prompts of the first ``n`` documents by cutting each before its last picture.
+    """Make prompts of the first ``n`` documents whose pictures can be read, cutting each before its last picture.
 
-    A document whose last picture comes first is cut behind it instead; one without pictures is cut in half.
+    A document that opens with its only picture is cut behind it; one without pictures is cut in half.
     """
     items: list[PanelItem] = []
     for document in documents:
         if len(items) == n:
             break
-        pictures = [i for i, item in enumerate(document.items) if isinstance(item, ImageItem)]
-        cut = pictures[-1] if pictures else len(document.items) // 2
-        parts = [_read(item) if isinstance(item, ImageItem) else item.text for item in document.items]
-        cut = max(cut, 1)
+        try:
+            parts = [open_rgb(item) if isinstance(item, ImageItem) else item.text for item in document.items]
+        except ImageError:
+            continue  # The data pipeline reports it.
+        pictures = [i for i, part in enumerate(parts) if isinstance(part, Image.Image)]
+        cut = max(pictures[-1] if pictures else len(parts) // 2, 1)
         items.append(PanelItem(tuple(parts[:cut]), tuple(parts[cut:])))
     return items
 
 
-def panel_from_prompts(prompts: Sequence[Sequence[str]]) -> list[PanelItem]:
-    """Make prompts of lists of texts and of pictures written ``image:PATH``.
+def panel_from_prompts(prompts: Sequence[Sequence[str | Mapping[str, str]]]) -> list[PanelItem]:
+    """Make prompts of lists of texts and of pictures written ``{image: FILE}``.
 
     Raises:
-        ConfigError: If a picture cannot be read.
+        ConfigError: If an entry is neither or a picture cannot be read.
     """
-    items = []
-    for prompt in prompts:
-        parts: list[Part] = []
-        for part in prompt:
-            if not part.startswith(IMAGE_MARK):
-                parts.append(part)
-                continue
-            try:
-                parts.append(Image.open(part.removeprefix(IMAGE_MARK)).convert("RGB"))
-            except OSError as error:
-                raise ConfigError(f"run.panel_prompts: {part} cannot be read as a picture; check the path.") from error
-        items.append(PanelItem(tuple(parts)))
-    return items
+    return [PanelItem(tuple(_read(entry) for entry in prompt)) for prompt in prompts]
+
+
+def _read(entry: str | Mapping[str, str]) -> Part:
+    if isinstance(entry, str):
+        return entry
+    if set(entry) == {"text"}:
+        return entry["text"]
+    if set(entry) != {"image"}:
+        raise ConfigError(
+            f"run.panel_prompts holds {dict(entry)}; expected a text or a picture such as {{image: a.png}}."
+        )
+    file = entry["image"]
+    try:
+        return open_rgb(ImageItem(open=lambda: open(file, "rb"), uri=file))
+    except (ImageError, OSError) as error:
+        raise ConfigError(f"run.panel_prompts: {file} cannot be read as a picture; check the path.") from error
 
 
 class PromptPanel(Callback):
@@ -122,11 +128,6 @@ class PromptPanel(Callback):
                 logger.experiment.add_image("samples", np.asarray(sheet), step, dataformats="HWC")
             elif isinstance(logger, WandbLogger):
                 logger.log_image("samples", [sheet], step=step)
-
-
-def _read(item: ImageItem) -> Image.Image:
-    with item.open() as stream:
-        return Image.open(stream).convert("RGB")
 
 
 def _texts(parts: Sequence[Part]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Literal
@@ -13,12 +13,14 @@ from lightning.pytorch.loggers import Logger
 
 from mmi.checkpoints.run_folder import RunFolder, read_tracking, write_tracking
 from mmi.config import ConfigError
+from mmi.data.document import Document
 from mmi.errors import require_package
+from mmi.models.generation import GenerationSettings
 from mmi.models.generation import GenerationSettings
 from mmi.training.checkpointing import FolderCheckpointIO, RunCheckpoint
 from mmi.training.csv_log import CsvLog
 from mmi.training.interrupt import GracefulInterrupt
-from mmi.training.panel import Generate, PanelItem, PromptPanel
+from mmi.training.panel import Generate, PromptPanel, panel_from_documents, panel_from_prompts
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
 
@@ -48,8 +50,9 @@ class RunConfig:
         save_every: Optimizer steps between two checkpoints.
         keep: How many ``step-N`` checkpoints stay beside ``last`` and ``best``.
         panel_every: Optimizer steps between two drawings of the prompt panel; 0 draws none.
-        panel_documents: How many validation documents are in the panel, each cut before its last picture.
-        panel_prompts: Further prompts, each a list of texts and of pictures written ``image:PATH``.
+        panel_documents: How many documents of the data are in the panel, each cut before its last picture.
+        panel_prompts: Prompts of your own, each a list of texts and of pictures written ``{image: FILE}``.
+        panel_generation: How prompts are continued; by default each answer holds one picture.
         loggers: Where metrics go; ``csv`` is ``metrics.csv`` in the run folder.
         wandb: Settings of the ``wandb`` logger.
         generation: How the panel is continued, and what ``mmi generate`` starts from.
@@ -61,7 +64,8 @@ class RunConfig:
     keep: int = 5
     panel_every: int = 0
     panel_documents: int = 4
-    panel_prompts: tuple[tuple[str, ...], ...] = ()
+    panel_prompts: tuple[tuple[str | dict[str, str], ...], ...] = ()
+    panel_generation: GenerationSettings = GenerationSettings(min_images=1, max_images=1)
     loggers: tuple[LoggerName, ...] = ("csv",)
     wandb: WandbConfig = WandbConfig()
     generation: GenerationSettings = field(default_factory=GenerationSettings)
@@ -129,23 +133,39 @@ def _wandb(config: RunConfig, folder: RunFolder) -> Logger:
     )
 
 
-def make_callbacks(
-    config: RunConfig, folder: RunFolder, panel: Sequence[PanelItem] = (), generate: Generate | None = None
-) -> list[Callback]:
+def make_panel(
+    config: RunConfig, folder: RunFolder, documents: Iterable[Document], generate: Generate
+) -> PromptPanel | None:
+    """Build the prompt panel, or None where none is asked for.
+
+    Args:
+        config: Settings of the run.
+        folder: Where it is written.
+        documents: Data the network is not trained on, read only as far as needed.
+        generate: Continues a prompt with the network in training.
+
+    Raises:
+        ConfigError: If a picture of a prompt cannot be read.
+    """
+    if not config.panel_every:
+        return None
+    items = panel_from_prompts(config.panel_prompts) + panel_from_documents(documents, config.panel_documents)
+    if not items:
+        raise ConfigError("run.panel_every asks for a panel, but there is no document to make one of; set data.val.")
+    return PromptPanel(items, config.panel_every, folder.samples, generate)
+
+
+def make_callbacks(config: RunConfig, folder: RunFolder, panel: PromptPanel | None = None) -> list[Callback]:
     """Build what watches over a run: the prompt panel, checkpoints, Ctrl-C.
 
     Args:
         config: Settings of the run.
         folder: Where everything is written.
-        panel: Prompts to draw; none leaves the panel out.
-        generate: Continues a prompt with the network in training.
+        panel: What ``make_panel`` returned.
     """
-    callbacks: list[Callback] = []
-    if config.panel_every and panel:
-        assert generate is not None, "a panel needs something to draw it with"
-        callbacks.append(PromptPanel(panel, config.panel_every, folder.samples, generate))
     checkpoints = RunCheckpoint(folder.checkpoints, config.save_every, config.keep)
-    return [*callbacks, checkpoints, GracefulInterrupt(checkpoints)]
+    callbacks: list[Callback] = [checkpoints, GracefulInterrupt(checkpoints)]
+    return callbacks if panel is None else [panel, *callbacks]
 
 
 def make_plugins() -> list[FolderCheckpointIO]:

@@ -2,8 +2,8 @@
 
     python ops/benchmarks/bench_mmfs.py --json results.json
 
-Methods take turns on the same inputs, so a busy machine slows all of them; the fastest of the rounds counts. Every
-method is first checked against the chosen one. Results of one machine are in RESULTS.md beside this file.
+Methods take turns on the same inputs, so a busy machine slows all of them; the fastest of the rounds counts, in CPU
+seconds over all threads (on a GPU: elapsed time). Every method is first checked against the chosen one. Results of one machine are in RESULTS.md beside this file.
 """
 
 from __future__ import annotations
@@ -85,18 +85,22 @@ def time_methods(
     for _ in range(rounds + 1):  # the fastest round counts, so the first warms up
         for name, method in methods.items():
             for kind, call in (("forward", forward), ("forward_backward", both)):
-                _wait(device)
-                start = time.perf_counter()
-                call(method)
-                _wait(device)
-                elapsed = 1e3 * (time.perf_counter() - start)
+                elapsed = 1e3 * _seconds(lambda call=call, method=method: call(method), device)
                 best[name][kind] = min(elapsed, best[name].get(kind, elapsed))
     return best
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _seconds(work: Callable[[], None], device: torch.device) -> float:
+    """Take the processor's time on a CPU, which other programs disturb least, and the clock's time on a GPU."""
+    if device.type == "cpu":
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+    torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - start
 
 
 def check_agreement(methods: dict[str, Method], leaves: Sequence[Tensor]) -> None:

@@ -30,7 +30,7 @@ def gradient(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.stack([x, y, 0 * x], -1).round().astype(np.uint8))
 
 
-@pytest.mark.parametrize(("size", "halvings"), [((500, 333), 1), ((100, 70), 0), ((448, 900), 1), ((30, 20), 0)])
+@pytest.mark.parametrize(("size", "halvings"), [((500, 333), 1), ((100, 70), 0), ((448, 900), 2), ((30, 20), 0)])
 def test_center_crop_follows_the_specification_step_by_step(size: tuple[int, int], halvings: int) -> None:
     image = gradient(*size)
     expected = image
@@ -77,7 +77,7 @@ def test_pixels_are_read_once_for_both_views() -> None:
     assert len(opened) == 1
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "CMYK", "YCbCr", "RGBA", "LA", "I;16", "I"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "CMYK", "YCbCr", "RGBA", "LA", "I;16", "I"])
 def test_every_mode_becomes_rgb(mode: str) -> None:
     grey = Image.fromarray(np.full((4, 4), 200, dtype=np.uint8))
     if mode.startswith("I"):
@@ -85,7 +85,7 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
     else:
         image = grey.convert(mode)
     pixel = to_rgb(image).getpixel((1, 1))
-    assert pixel == pytest.approx((255, 255, 255) if mode == "1" else (200, 200, 200), abs=2)
+    assert pixel == pytest.approx((200, 200, 200), abs=2)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "P"])
@@ -107,7 +107,7 @@ def test_exif_rotation_is_applied() -> None:
     ("content", "message"),
     [
         (item(gradient(64, 64), "JPEG", quality=95).open().read()[:900], r"folder/a.png is damaged or truncated"),
-        (item(gradient(64, 64)).open().read()[:200], r"folder/a.png is damaged or truncated"),
+        (item(gradient(64, 64)).open().read()[:120], r"folder/a.png is damaged or truncated"),
         (b"", r"folder/a.png is not a picture"),
         (b"<html>404</html>", r"folder/a.png is not a picture"),
     ],
@@ -127,7 +127,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_decompression_bomb_is_refused_unread(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", limit)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(ImageError, match=r"folder/a.png has .*4900|folder/a.png has .*70x70|folder/a.png has more than"):
+    with pytest.raises(ImageError, match=r"folder/a.png has (70x70 pixels, )?more than"):
         open_rgb(item(gradient(70, 70)))
 
 

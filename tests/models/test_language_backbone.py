@@ -72,7 +72,7 @@ def test_stretched_rotary_angles_are_a_setting(tmp_path):
     stretched, plain = build(config), build(replace(CONFIG, frozen=False))
     hidden, positions = torch.zeros(1, 1, 32), torch.tensor([[60]])
     assert not torch.equal(stretched._cos_sin(hidden, positions)[0], plain._cos_sin(hidden, positions)[0])
-    with pytest.raises(ConfigError, match="language.rope_theta and rope_scaling"):
+    with pytest.raises(ConfigError, match=r"language\.rope_theta and rope_scaling"):
         build(replace(config, rope_scaling=None))
 
 
@@ -125,12 +125,12 @@ def test_unknown_families_are_refused():
         replace(CONFIG, family="gemma")
 
 
-def test_a_layer_that_does_more_than_its_four_parts_is_found_by_the_comparison(monkeypatch):
-    """Gemma has the same parts but scales its embeddings: the layout looks right and the numbers are wrong."""
+def test_a_layer_that_does_more_than_its_four_parts_is_found_by_comparing(monkeypatch):
+    """Granite has the same parts but shrinks what they add: the layout looks right and the numbers are wrong."""
     numbers = library_config(CONFIG).to_dict()
-    gemma = AutoConfig.for_model("gemma", **{k: v for k, v in numbers.items() if k != "model_type"})
-    gemma.hidden_act = gemma.hidden_activation = "silu"
-    monkeypatch.setattr("mmi.models.language_backbone.library_config", lambda config: gemma)
+    granite = AutoConfig.for_model("granite", **{k: v for k, v in numbers.items() if k != "model_type"})
+    granite.residual_multiplier = 0.5
+    monkeypatch.setattr("mmi.models.language_backbone.library_config", lambda config: granite)
     with pytest.raises(ConfigError, match=r"with closed gates our layers give other hidden states"):
         build(CONFIG)
 

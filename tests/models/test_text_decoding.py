@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.generation.logits_process import RepetitionPenaltyLogitsProcessor
 
 from mmi.config import CompatConfig, ConfigError, LanguageConfig, MMFSConfig
 from mmi.models.language_backbone import library_config
@@ -17,7 +18,7 @@ RULES = StopRules(stop_ids=(2, 7))
 GREEDY = TextDecoding(max_new_tokens=12, min_new_tokens=0, n_beams=1)
 PROMPTS = torch.tensor([[PAD, PAD, 1, 5, 9], [1, 8, 3, 4, 6], [PAD, 1, 11, 12, 30]])
 CONFIG = LanguageConfig(
-    frozen=True,
+    frozen=False,
     vocab_size=VOCAB,
     d_model=32,
     n_layers=2,
@@ -32,21 +33,32 @@ CONFIG = LanguageConfig(
 
 
 @pytest.fixture(scope="module", params=range(3))
-def pair(request, tmp_path_factory):
-    """The same random language model in the library and in ours; peaked, so that stop ids come now and then."""
+def pair(request):
+    """The same random language model in the library and in ours; peaked, so that stop ids come now and then.
+
+    The library's has two more rows, which are our two new tokens.
+    """
     torch.manual_seed(request.param)
-    folder = tmp_path_factory.mktemp("model")
-    library = AutoModelForCausalLM.from_config(library_config(CONFIG)).eval()
+    library = AutoModelForCausalLM.from_config(library_config(replace(CONFIG, vocab_size=VOCAB + 2))).eval()
+    ours = LanguageModel(CONFIG, 8, CompatConfig.of("corrected")).eval()
     with torch.no_grad():
         for parameter in library.parameters():
             parameter.mul_(6 if parameter.ndim > 1 else 1)
-    library.save_pretrained(folder)
-    ours = LanguageModel(replace(CONFIG, weights=str(folder)), 8, CompatConfig.of("corrected")).eval()
-    torch.nn.init.constant_(ours.text_head.new_bias, -1e9)  # as if the two image tokens did not exist
+        for block, layer in zip(ours.blocks, library.model.layers, strict=True):
+            block.layer.load_state_dict(layer.state_dict())
+        ours.norm.load_state_dict(library.model.norm.state_dict())
+        ours.embed_tokens.weight.copy_(library.model.embed_tokens.weight[:VOCAB])
+        ours.new_tokens.copy_(library.model.embed_tokens.weight[VOCAB:])
+        ours.text_head.base.weight.copy_(library.lm_head.weight[:VOCAB])
+        ours.text_head.new_weight.copy_(library.lm_head.weight[VOCAB:])
+        ours.text_head.new_bias.zero_()
     return library, ours
 
 
-def generate(library, prompts, **settings):
+def generate(library, prompts, repetition_penalty=None, **settings):
+    if repetition_penalty:
+        # As a setting, the library would spare as many generated tokens as the row has padding.
+        settings["logits_processor"] = [RepetitionPenaltyLogitsProcessor(repetition_penalty)]
     ids = library.generate(
         inputs_embeds=library.get_input_embeddings()(prompts),
         attention_mask=(prompts != PAD).long(),
@@ -62,10 +74,10 @@ def generate(library, prompts, **settings):
     return rows
 
 
-def read(model, prompts):
+def read(model, prompts, real=None):
     state = LanguageState(model, len(prompts))
     with torch.no_grad():
-        hidden = state.extend(prompts, prompts != PAD)
+        hidden = state.extend(prompts, prompts != PAD if real is None else real)
         return state, model.head(hidden[:, -1])
 
 
@@ -73,20 +85,20 @@ def ours_generate(model, settings, prompts=PROMPTS, rules=RULES, generator=None)
     return decode(*read(model, prompts), settings, rules, generator=generator)
 
 
-CASES = {
-    "greedy": ({}, {}),
-    "greedy, repetition penalty": ({"repetition_penalty": 1.4}, {}),
-    "greedy, at least 5": ({"min_new_tokens": 5}, {}),
-    "3 beams": ({"n_beams": 3}, {}),
-    "5 beams, at least 4": ({"n_beams": 5, "min_new_tokens": 4}, {}),
-    "3 beams, length penalty 0": ({"n_beams": 3, "length_penalty": 0.0}, {}),
-    "4 beams, length penalty 2": ({"n_beams": 4, "length_penalty": 2.0}, {}),
-    "4 beams, length penalty -1": ({"n_beams": 4, "length_penalty": -1.0}, {}),
-    "3 beams, repetition penalty": ({"n_beams": 3, "repetition_penalty": 1.3}, {}),
+CASES: dict[str, dict] = {
+    "greedy": {},
+    "greedy, repetition penalty": {"repetition_penalty": 1.4},
+    "greedy, at least 5": {"min_new_tokens": 5},
+    "3 beams": {"n_beams": 3},
+    "5 beams, at least 4": {"n_beams": 5, "min_new_tokens": 4},
+    "3 beams, length penalty 0": {"n_beams": 3, "length_penalty": 0.0},
+    "4 beams, length penalty 2": {"n_beams": 4, "length_penalty": 2.0},
+    "4 beams, length penalty -1": {"n_beams": 4, "length_penalty": -1.0},
+    "3 beams, repetition penalty": {"n_beams": 3, "repetition_penalty": 1.3},
 }
 
 
-@pytest.mark.parametrize("changes", [case[0] for case in CASES.values()], ids=CASES.keys())
+@pytest.mark.parametrize("changes", CASES.values(), ids=CASES.keys())
 def test_choices_equal_the_librarys(pair, changes):
     library, ours = pair
     theirs = {("num_beams" if k == "n_beams" else k): v for k, v in changes.items()}
@@ -122,7 +134,7 @@ def test_afterwards_the_state_has_read_all_tokens_but_the_last(pair, settings):
         after = state.step(torch.tensor([row[-1] for row in rows]))
         for b, prompt in enumerate(PROMPTS):
             whole = torch.tensor([[*prompt[prompt != PAD].tolist(), *rows[b]]])
-            torch.testing.assert_close(after[b], read(ours, whole)[1][0], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(after[b], read(ours, whole, whole >= 0)[1][0], rtol=1e-4, atol=1e-4)
 
 
 def test_the_same_seed_draws_the_same_text_and_a_cold_one_is_greedy(pair):

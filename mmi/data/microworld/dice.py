@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import TypeVar
+
+from mmi.data.draws import draws
 
 T = TypeVar("T")
 
 
 class Dice:
     """Choices drawn from what names them, so that item ``i`` is the same whoever draws it and in whatever order.
-
-    Only ``random.Random.random`` is used: it alone is promised to keep its sequence.
 
     Args:
         key: Numbers and words that name the item, such as ``("story", "train", seed, i)``.
@@ -24,8 +22,7 @@ class Dice:
     """
 
     def __init__(self, *key: str | int) -> None:
-        digest = blake2b(repr(key).encode(), digest_size=16).digest()
-        self._next = random.Random(int.from_bytes(digest, "big")).random
+        self._next = draws(*key).random
 
     def below(self, n: int) -> int:
         """Return one of ``0 .. n-1``."""

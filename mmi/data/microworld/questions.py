@@ -82,7 +82,8 @@ def _colour(scene: Scene, dice: Dice) -> _Asked | None:
 def _shape(scene: Scene, dice: Dice) -> _Asked | None:
     thing = dice.pick(scene.things)
     words, tag = dice.pick(_pointers(scene, thing, shape=False))
-    return f"what is {words}?", thing.shape, (tag,)
+    asked = f"what shape is {POSITIONS[thing.cell].phrase}?" if tag == "by position" else f"what is {words}?"
+    return asked, thing.shape, (tag,)
 
 
 def _number(scene: Scene, dice: Dice) -> _Asked | None:
@@ -144,7 +145,9 @@ def ask(scene: Scene, type: str, dice: Dice, steps_back: int = 0) -> Question | 
     text, answer, tags = asked
     text = _BEFORE[steps_back] + (text if steps_back else text[0].upper() + text[1:])
     if steps_back:
-        text = text.replace("what place is this", "what place was it").replace(" is ", " was ").replace(" are ", " were ")
+        text = (
+            text.replace("what place is this", "what place was it").replace(" is ", " was ").replace(" are ", " were ")
+        )
         tags = (*tags, f"earlier {steps_back}")
     return Question(text, answer, type, (type, *tags), steps_back)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from .dice import Dice
 from .language import join, look, mention, sentence, with_article
 from .scene import Scene, Split, Thing, arrange, character, draw_thing
-from .vocabulary import CHARACTER_BY_NAME, CHARACTERS, PLACE_BY_NAME, PLACES, POSITIONS
+from .vocabulary import CHARACTER_BY_NAME, CHARACTERS, PLACES, POSITIONS
 
 _MAX_PROPS = 2
 

@@ -1,0 +1,117 @@
+"""``mmi fit``, ``validate``, ``test`` and ``predict``: a run from config files, kept in its run folder."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmi.commands.arguments import Arguments, CommandLine
+from mmi.config import ConfigError
+from mmi.errors import DONE, STOPPED
+
+if TYPE_CHECKING:
+    from mmi.commands.settings import Settings
+
+_CONFIGS = """\
+
+Settings come from YAML files with the roots seed_everything, trainer, model, data and run:
+  --config FILE        repeat it: later files win, mappings merge key by key; a file may include others with base:
+                       packaged ones need no path: --config model/tiny.yaml --config data/microworld.yaml
+  --a.b.c=VALUE        set one thing on top; a mapping replaces what was there, null removes a data source
+  ${a.b.c} in a value  takes another setting, after everything is merged
+A misspelt key is refused with the nearest valid name. --print_config shows everything, defaults included."""
+_DESCRIPTIONS = {
+    "fit": "Train a model and keep checkpoints, metrics and samples in the run folder <run.folder>/<run.name>.\n"
+    "Ctrl-C saves and stops; --ckpt_path last goes on from there.",
+    "validate": "Measure the losses of a checkpoint on the validation sources (data.val) and print them.",
+    "test": "Measure the losses of a checkpoint on the evaluation sources (data.val) and print them.",
+    "predict": "Write how well the text of each evaluation document (data.val) is predicted to\n"
+    "<run folder>/predictions.jsonl: one line with id, source, labels, loss and accuracy.",
+}
+_EXAMPLES = {
+    "fit": """\
+mmi fit --config configs/demo.yaml
+mmi fit --config configs/demo.yaml --run.name=long --trainer.max_steps=5000 --data.num_workers=2
+mmi fit --config configs/demo.yaml --data.train='{photos: {format: coco_captions, path: captions.json, images: pics}}'
+mmi fit --run runs/demo --ckpt_path last""",
+    "validate": "mmi validate --run runs/demo --ckpt_path best",
+    "test": "mmi test --run runs/demo --ckpt_path step-2000",
+    "predict": "mmi predict --run runs/demo --data.val.photos='{format: pair_tars, path: shards}'",
+}
+
+
+def run(command: str, argv: Sequence[str]) -> int:
+    """Train or measure; 130 if stopped by a signal."""
+    line = _parser(command).read(argv)
+    from mmi.commands.settings import check_settings, settings_from_command_line
+
+    tree = settings_from_command_line(line, run=line.options.run)
+    if line.options.run:
+        place = Path(line.options.run)
+        tree["run"] = {**(tree.get("run") or {}), "folder": str(place.parent), "name": place.name}
+    from mmi.commands.trainer_cli import TrainingInterrupted, calm_libraries
+
+    calm_libraries()
+    settings = check_settings(tree, command)
+    if line.options.print_config:
+        import yaml
+
+        print(yaml.safe_dump(settings.tree(), sort_keys=False, allow_unicode=True), end="")
+        return DONE
+    try:
+        _session(command, settings, line)
+    except TrainingInterrupted as stop:
+        print(f"mmi {command}: {stop}", file=sys.stderr)
+        return STOPPED
+    return DONE
+
+
+def _parser(command: str) -> Arguments:
+    parser = Arguments(command, _DESCRIPTIONS[command] + _CONFIGS, _EXAMPLES[command], takes_configs=True)
+    parser.add_argument("--run", metavar="DIR", help="take the config of this run folder (and go on in it)")
+    parser.add_argument(
+        "--ckpt_path",
+        metavar="NAME",
+        help="last, best, step-N or a checkpoint folder"
+        + (" to go on from" if command == "fit" else "; default: best if there is one, else last"),
+    )
+    parser.add_argument("--print_config", action="store_true", help="print the merged settings and stop")
+    return parser
+
+
+def _session(command: str, settings: Settings, line: CommandLine) -> None:
+    from mmi.checkpoints.run_folder import BEST_OR_LAST, RunFolder
+    from mmi.commands.trainer_cli import TrainerCLI, make_session
+
+    folder = RunFolder(settings.run.path)
+    wanted = line.options.ckpt_path or (None if command == "fit" else BEST_OR_LAST)
+    checkpoint = folder.find_checkpoint(wanted) if wanted else None
+    with _wrong_input():
+        session = make_session(command, settings, folder, resume=checkpoint is not None)
+        cli = TrainerCLI(settings, session)
+    call = {"datamodule": cli.datamodule, "ckpt_path": checkpoint}
+    if command == "fit":
+        cli.trainer.fit(cli.model, **call)
+        print(f"done: {folder.path} holds checkpoints, metrics.csv and config.yaml.")
+        print(f'next: mmi generate --run {folder.path} --text "..."')
+    elif command == "predict":
+        from mmi.commands.predictions import write_predictions
+
+        print(write_predictions(folder.path / "predictions.jsonl", cli.trainer.predict(cli.model, **call)))
+    else:
+        measure = cli.trainer.validate if command == "validate" else cli.trainer.test
+        measure(cli.model, **call)
+
+
+@contextmanager
+def _wrong_input() -> Iterator[None]:
+    """Count a value that is refused while everything is built as wrong input, not as a failed run."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

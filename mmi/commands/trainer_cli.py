@@ -1,0 +1,176 @@
+"""LightningCLI with our run folder around it: settings in, model, data and trainer out."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from jsonargparse import ArgumentError
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities import rank_zero_only
+
+from mmi.checkpoints.environment import record_session
+from mmi.checkpoints.run_folder import RunFolder
+from mmi.commands.settings import Settings
+from mmi.config import ConfigError
+from mmi.data.datamodule import InterleavedDataModule
+from mmi.data.document import Document
+from mmi.data.skips import SkipError
+from mmi.data.sources import SourceConfig, open_source
+from mmi.inference import Generator
+from mmi.models.mm_interleaved import MMInterleaved
+from mmi.tokens import Tokenizer
+from mmi.training.contact_sheet import Part
+from mmi.training.interrupt import TrainingInterrupted
+from mmi.training.module import MMInterleavedModule
+from mmi.training.run import make_callbacks, make_loggers, make_panel, make_plugins
+
+__all__ = ["Session", "TrainerCLI", "TrainingInterrupted", "calm_libraries", "make_session"]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What surrounds one call of the trainer.
+
+    Args:
+        command: ``fit``, ``validate``, ``test`` or ``predict``.
+        folder: The run folder.
+        resume: Whether training goes on from a checkpoint.
+    """
+
+    command: str
+    folder: RunFolder
+    resume: bool
+
+
+def make_session(command: str, settings: Settings, folder: RunFolder, *, resume: bool) -> Session:
+    """Open the run folder of a fresh run, so that a used one is refused before anything is built.
+
+    Raises:
+        ConfigError: If a fresh run would mix with the checkpoints of an earlier one.
+    """
+    if command == "fit" and not resume and rank_zero_only.rank == 0:
+        tokenizer = Tokenizer.load(settings.data["tokenizer"])
+        folder.start(settings.tree(), tokenizer)
+    return Session(command, folder, resume)
+
+
+class TrainerCLI(LightningCLI):
+    """Build module, data and trainer from checked settings (no subclass mode, nothing is run).
+
+    Args:
+        settings: Checked; every key is known.
+        session: Where this happens and why.
+
+    Raises:
+        ConfigError: If the parser refuses a value or data and network do not fit together.
+    """
+
+    def __init__(self, settings: Settings, session: Session) -> None:
+        self.settings, self.session = settings, session
+        tree = settings.tree()
+        try:
+            super().__init__(
+                MMInterleavedModule,
+                InterleavedDataModule,
+                save_config_callback=None,
+                args={key: tree[key] for key in ("seed_everything", "trainer", "model", "data")},
+                run=False,
+                parser_kwargs={"exit_on_error": False},
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
+        except ArgumentError as error:
+            raise ConfigError(" ".join(str(error).split())) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer with the run's loggers, callbacks and checkpoint format."""
+        settings, folder = self.settings, self.session.folder
+        self.datamodule.check_network(settings.network)
+        is_fit = self.session.command == "fit"
+        self.datamodule.setup("fit" if is_fit else "validate")
+        if not is_fit:
+            return super().instantiate_trainer(logger=False, plugins=make_plugins(), **kwargs)
+        writer = _PanelWriter(settings, self.datamodule.tokenizer)
+        panel = make_panel(settings.run, folder, _panel_documents(settings), writer)
+        callbacks = make_callbacks(settings.run, folder, panel)
+        self.trainer_defaults = {"callbacks": [_OpenFolder(settings, self.session), *callbacks]}
+        return super().instantiate_trainer(
+            logger=make_loggers(settings.run, folder), plugins=make_plugins(), default_root_dir=folder.path, **kwargs
+        )
+
+
+class _OpenFolder(Callback):
+    """Write down what a session runs with, once its checkpoint has proved to fit."""
+
+    def __init__(self, settings: Settings, session: Session) -> None:
+        self.settings, self.session = settings, session
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the configuration of a resumed run and record versions, devices and the command."""
+        if not trainer.is_global_zero:
+            return
+        folder, data = self.session.folder, getattr(trainer, "datamodule", None)
+        assert isinstance(data, InterleavedDataModule)
+        if self.session.resume:
+            folder.start(self.settings.tree(), data.tokenizer, resume=True)
+        data.skips.write_to(folder.skipped_file)
+        record_session(folder.environment_file, ["mmi", *sys.argv[1:]], self.settings.seed)
+
+
+class _PanelWriter:
+    """Continue a prompt of the panel with the network in training."""
+
+    def __init__(self, settings: Settings, tokenizer: Tokenizer) -> None:
+        chosen = settings.run.generation
+        self.settings = replace(chosen, max_images=max(1, chosen.min_images), min_images=max(1, chosen.min_images))
+        if not settings.network.image_decoder.enabled:
+            self.settings = replace(chosen, max_images=0, min_images=0)
+        self.tokenizer = tokenizer
+
+    def __call__(self, network: MMInterleaved, prompt: Sequence[Part]) -> Sequence[Part]:
+        """Return texts and pictures that follow the prompt."""
+        return Generator(network, self.tokenizer).generate(prompt, self.settings)
+
+
+def _panel_documents(settings: Settings) -> Iterator[Document]:
+    """Yield documents for the panel, one source after the other in turn: validation data where there is any."""
+    table = "val" if settings.data["val"] else "train"
+    configs: dict[str, SourceConfig] = settings.data[table]
+    seed = settings.data["seed"]
+    sources = [open_source(name, config, seed, where=f"data.{table}.{name}") for name, config in configs.items()]
+    for index in range(max(map(len, sources), default=0)):
+        for source in sources:
+            if index < len(source):
+                try:
+                    yield source.document(index, 0)
+                except SkipError:
+                    continue
+
+
+def calm_libraries() -> None:
+    """Silence messages of libraries that are about their own matters, not about the user's run."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).addFilter(_is_for_users)
+    for pattern in (
+        r".*LightningCLI's args parameter is intended.*",
+        r".*does not have many workers.*",
+        r".*`isinstance\(treespec, LeafSpec\)` is deprecated.*",
+        r".*Checkpoint directory .* exists and is not empty.*",
+        r".*The number of training batches .* is smaller than the logging interval.*",
+        r".*Trying to infer the `batch_size` from an ambiguous collection.*",
+        r".*lr_scheduler.step\(\).*optimizer.step\(\).*",
+    ):
+        warnings.filterwarnings("ignore", message=pattern)
+
+
+def _is_for_users(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    noise = ("LOCAL_RANK", "TPU available", "HPU available", "litlogger", "litmodels", "Seed set to", "Tip:")
+    return not any(word in text for word in noise)

@@ -1,0 +1,11 @@
+"""The micro-world: drawn scenes with captions, questions and stories, written in the official layouts.
+
+``write_world`` makes the data of the demo and the tests; ``pretraining_pictures`` draws labelled pictures for a vision
+network that is trained beforehand, from scenes that occur nowhere else.
+"""
+
+from .labels import LABEL_COUNTS, patch_labels, pretraining_pictures
+from .vocabulary import VERSION
+from .write import WorldSummary, write_world
+
+__all__ = ["LABEL_COUNTS", "VERSION", "WorldSummary", "patch_labels", "pretraining_pictures", "write_world"]

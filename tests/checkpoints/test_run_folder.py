@@ -1,0 +1,123 @@
+"""A run folder alone gives the network back, and is not overwritten by mistake."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from factories import batch, tiny_config, wake_up
+
+from mmi.checkpoints.environment import record_session
+from mmi.checkpoints.run_folder import RunFolder, load_network, read_tracking, write_tracking
+from mmi.checkpoints.storage import CheckpointError, write_checkpoint
+from mmi.config import ConfigError
+from mmi.config_tree import to_tree
+from mmi.models.build import build_network
+from mmi.tokens import Tokenizer
+
+
+def word_tokenizer(folder: Path) -> Tokenizer:
+    """Write a tokenizer of 259 entries."""
+    from tokenizers import Tokenizer as Library
+    from tokenizers.models import WordLevel
+
+    folder.mkdir()
+    vocabulary = {f"w{i}": i for i in range(258)} | {"[UNK]": 258}
+    Library(WordLevel(vocabulary, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
+    (folder / "mmi_tokenizer.json").write_text(json.dumps({"bos": 1, "eos": 2, "pad": 0}))
+    return Tokenizer.load(folder)
+
+
+def save(folder: RunFolder, name: str, step: int, value: float = 0.0) -> None:
+    write_checkpoint(folder.checkpoints / name, {"x": torch.tensor(value)}, {}, step)
+
+
+def test_a_run_folder_alone_rebuilds_the_network(tmp_path: Path) -> None:
+    tokenizer = word_tokenizer(tmp_path / "tokenizer")
+    network = build_network(tiny_config(), "official").eval()
+    wake_up(network)
+    folder = RunFolder(tmp_path / "runs" / "x")
+    folder.start({"model": {"network": to_tree(tiny_config()), "compat": "official"}}, tokenizer)
+    write_checkpoint(folder.checkpoints / "last", network.state_dict(), {}, step=5)
+
+    loaded = load_network(folder.path)
+
+    assert not loaded.network.training
+    assert loaded.tokenizer.special == tokenizer.special
+    assert loaded.config["model"]["compat"] == "official"
+    assert loaded.network.compat == network.compat
+    sample = batch([[("a", 1, "b")]])
+    with torch.no_grad():
+        assert torch.equal(loaded.network(sample, None).text_loss, network(sample, None).text_loss)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "x")
+    folder.start({"model": {"network": to_tree(tiny_config(n_tokens=4))}}, word_tokenizer(tmp_path / "tokenizer"))
+    write_checkpoint(folder.checkpoints / "last", build_network(tiny_config()).state_dict(), {}, step=5)
+    with pytest.raises(CheckpointError, match=r"queries has shape \(1, 3, 32\) there but \(1, 4, 32\)"):
+        load_network(folder.path)
+
+
+def test_a_fresh_run_does_not_mix_with_an_earlier_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "demo")
+    folder.start({"run": {"name": "demo"}})
+    folder.start({"run": {"name": "demo"}})  # nothing was saved yet
+    save(folder, "last", step=40)
+    with pytest.raises(ConfigError, match="up to step 40; add --ckpt_path last"):
+        folder.start({"run": {"name": "demo"}})
+    folder.start({"run": {"name": "again"}}, resume=True)
+    assert folder.read_config() == {"run": {"name": "again"}}
+
+
+def test_checkpoints_are_found_by_name_and_by_path(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        folder.find_checkpoint("last")
+    for step in (100, 20):
+        save(folder, f"step-{step}", step)
+    assert folder.find_checkpoint().name == "step-100"
+    save(folder, "last", 100)
+    assert folder.find_checkpoint().name == "last"
+    save(folder, "best", 20)
+    assert folder.find_checkpoint().name == "best"
+    assert folder.find_checkpoint("step-20") == folder.checkpoints / "step-20"
+    assert folder.find_checkpoint(str(folder.checkpoints / "step-20")).name == "step-20"
+    with pytest.raises(CheckpointError, match="no checkpoint lst; did you mean last"):
+        folder.find_checkpoint("lst")
+
+
+def test_a_folder_without_a_configuration_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no run folder"):
+        load_network(tmp_path)
+    (tmp_path / "config.yaml").write_text("schema_version: 99\nmodel: {}\n")
+    with pytest.raises(ConfigError, match="schema_version 99"):
+        RunFolder(tmp_path).read_config()
+
+
+def test_the_environment_names_versions_but_neither_host_nor_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("USERPROFILE", "/home/somebody")
+    monkeypatch.setenv("A_SECRET", "hunter2")
+    file = tmp_path / "environment.json"
+    record_session(file, ["mmi", "fit", "--config", "/home/somebody/x.yaml"], seed=3, data={"pairs": "abc"})
+    record_session(file, ["mmi", "fit"], seed=3)
+    text = file.read_text()
+    first, second = json.loads(text)["sessions"]
+    assert first["packages"]["torch"] == torch.__version__.split("+")[0] or first["packages"]["torch"]
+    assert (first["seed"], first["data"], second["command"]) == (3, {"pairs": "abc"}, ["mmi", "fit"])
+    assert first["command"][-1].startswith("~")
+    for secret in ("/home/somebody", "hunter2", socket.gethostname()):
+        assert secret not in text
+
+
+def test_tracker_ids_are_kept(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert read_tracking(folder) == {}
+    write_tracking(folder, {"wandb": "abc"})
+    assert read_tracking(folder) == {"wandb": "abc"}
