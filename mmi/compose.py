@@ -17,6 +17,8 @@ from mmi.config_tree import nearest
 from mmi.errors import UsageError
 
 CONFIG_ROOTS = ("seed_everything", "trainer", "model", "data", "run")
+PATHS = "paths"
+"""One more root, for names of folders used as ``${paths.world}`` elsewhere; gone once everything is resolved."""
 _SOURCE_TABLES = ("train", "val", "test", "predict")
 
 
@@ -67,6 +69,7 @@ def compose(configs: Sequence[str | Path], overrides: Iterable[Override] = ()) -
     for override in overrides:
         _set(merged, override)
     resolved = _interpolate(merged)
+    resolved.pop(PATHS, None)
     _drop_removed_sources(resolved)
     return resolved
 

@@ -76,9 +76,10 @@ class _TokenizersCodec:
     def __setstate__(self, content: str) -> None:
         self._restore(content)
 
-    def written(self, token_id: int) -> str:
-        """Return how an entry is written."""
-        return self._tokenizer.id_to_token(token_id) or ""
+    def spellings(self, token_id: int) -> tuple[str, ...]:
+        """Return how an entry is written in the vocabulary and in text."""
+        in_text = self._tokenizer.decode([token_id], skip_special_tokens=False)
+        return self._tokenizer.id_to_token(token_id) or in_text, in_text
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -96,9 +97,9 @@ class _SentencePieceCodec:
         self._processor = SentencePieceProcessor(model_file=str(path))
         self.vocab_size = self._processor.vocab_size()
 
-    def written(self, token_id: int) -> str:
-        """Return how an entry is written."""
-        return self._processor.id_to_piece(token_id)
+    def spellings(self, token_id: int) -> tuple[str, ...]:
+        """Return how an entry is written in the vocabulary and in text."""
+        return self._processor.id_to_piece(token_id), self._processor.decode([token_id])
 
     def encode(self, text: str) -> list[int]:
         return self._processor.encode(text)
@@ -115,12 +116,12 @@ def _check_roles(codec: _SentencePieceCodec | _TokenizersCodec, roles: Mapping[s
                 f"{folder}: the id of {role} is {token_id} but the vocabulary has {codec.vocab_size} entries; "
                 "set it in mmi_tokenizer.json."
             )
-        written = codec.written(token_id)
+        typed = [text for text in codec.spellings(token_id) if token_id in codec.encode(text)]
         # Padding may be an ordinary rare entry, as in the official model.
-        if role != "pad" and token_id in codec.encode(written):
+        if typed and role != "pad":
             raise ConfigError(
-                f'{folder}: the id of {role} is {token_id}, which typing "{written}" gives too; set the id of a control '
-                "token in mmi_tokenizer.json, or mark the entry as special in tokenizer.json."
+                f'{folder}: the id of {role} is {token_id}, which typing "{typed[0]}" gives too; set the id '
+                "of a control token in mmi_tokenizer.json, or mark the entry as special in tokenizer.json."
             )
 
 

@@ -24,8 +24,8 @@ WORDS = ("red", "green", "blue", "two", "cat", "hat", "far", "sun")
 def toy_batch(number: int) -> InterleavedBatch:
     """Two rows: a picture with text around it, and text alone; it knows its number."""
     word = WORDS[number % len(WORDS)]
-    made = batch([[(word, number % len(WORDS), word)], [(word,)]], length=16)
-    spans = (Span(0, 0, 12, f"a{number}", "pairs"), Span(1, 0, 6, f"b{number}", "texts"))
+    made = batch([[(word, number % len(WORDS), word)], [(word,)]], length=18)
+    spans = (Span(0, 0, 18, f"a{number}", "pairs"), Span(1, 0, 18, f"b{number}", "texts"))
     return replace(made, provenance=spans, cursor={"batches": number + 1})
 
 

@@ -269,7 +269,7 @@ def _publish(draft: Path, final: Path) -> None:
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     tree = {"schema_version": SCHEMA_VERSION, **vars(manifest)}
     text = json.dumps(tree | {"sha256": _own_hash(tree)}, indent=1, sort_keys=True)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(text, encoding="utf-8")
 
 
 def _own_hash(tree: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from mmi.compose import CONFIG_ROOTS, Override, parse_override
+from mmi.compose import CONFIG_ROOTS, PATHS, Override, parse_override
 from mmi.config_tree import nearest
 from mmi.errors import UsageError
 
@@ -86,7 +86,7 @@ class Arguments(argparse.ArgumentParser):
         return CommandLine(options, tuple(overrides))
 
     def _is_setting(self, name: str) -> bool:
-        return self.takes_configs and ("." in name or name in CONFIG_ROOTS)
+        return self.takes_configs and ("." in name or name in (*CONFIG_ROOTS, PATHS))
 
     def _option_names(self) -> list[str]:
         return [o for action in self._actions for o in action.option_strings if o.startswith("--")]

@@ -72,9 +72,8 @@ def make_microworld(argv: Sequence[str]) -> int:
         line.options.config = options.config or ["model/micro.yaml"]
         trunk_config = network_settings(settings_from_command_line(line))[0].vision.trunk
         if trunk_config.image_size != options.image_size:
-            raise UsageError(
-                f"the trunk is for {trunk_config.image_size} px but --image-size is {options.image_size}; set both alike."
-            )
+            sizes = f"the trunk is for {trunk_config.image_size} px but --image-size is {options.image_size}"
+            raise UsageError(f"{sizes}; set both to one value.")
     with _bar("drawing the world") as progress:
         summary = write_world(
             options.out,

@@ -98,12 +98,13 @@ def _session(command: str, settings: Settings, line: CommandLine) -> None:
         print(f"done: {folder.path} holds checkpoints, metrics.csv and config.yaml.")
         print(f'next: mmi generate --run {folder.path} --text "..."')
     elif command == "predict":
-        from mmi.commands.predictions import write_predictions
-
-        print(write_predictions(folder.path / "predictions.jsonl", cli.trainer.predict(cli.model, **call)))
+        cli.trainer.predict(cli.model, **call, return_predictions=False)
+        print(cli.predictions.summary())
     else:
         measure = cli.trainer.validate if command == "validate" else cli.trainer.test
-        measure(cli.model, **call)
+        measure(cli.model, **call, verbose=False)
+        values = {name: float(value) for name, value in cli.trainer.callback_metrics.items() if name != "step"}
+        print("\n".join(f"{name:<32} {value:.6g}" for name, value in values.items()))
 
 
 @contextmanager

@@ -1,38 +1,67 @@
-"""What ``mmi predict`` writes: one JSON line for each document."""
+"""What ``mmi predict`` writes: one JSON line for each document, as soon as it is there."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+
+from mmi.training.metrics import DocumentScore
 
 SCHEMA_VERSION = 1
 
 
-def write_predictions(file: Path, batches: Iterable[Any] | None) -> str:
-    """Write the scores of documents and return the sentence to print.
+class PredictionFile(Callback):
+    """Write the scores of documents while they are computed.
 
     Args:
-        file: JSON lines, replaced if it exists.
-        batches: What the trainer's ``predict`` returned: one list of ``DocumentScore`` for each batch, once more
-            grouped where there are several loaders.
+        file: JSON lines, replaced if it exists; further ranks write beside it with their number in the name.
     """
-    scores = list(_flat(batches or []))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("w", encoding="utf-8") as stream:
-        for score in scores:
-            record = {k: None if v != v else v for k, v in asdict(score).items()}  # NaN is no JSON
-            stream.write(json.dumps({"schema_version": SCHEMA_VERSION, **record}, ensure_ascii=False) + "\n")
-    n_labels = sum(score.n_labels for score in scores)
-    loss = sum(score.loss * score.n_labels for score in scores if score.n_labels) / max(1, n_labels)
-    return f"{len(scores)} documents, text loss {loss:.4f} over {n_labels} labels; every document: {file}"
 
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.n_documents, self.n_labels, self.loss = 0, 0, 0.0
+        self._stream: TextIO | None = None
 
-def _flat(batches: Iterable[Any]) -> Iterable[Any]:
-    for item in batches:
-        if isinstance(item, list):
-            yield from _flat(item)
-        else:
-            yield item
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the file."""
+        if trainer.global_rank:
+            self.file = self.file.with_suffix(f".rank{trainer.global_rank}{self.file.suffix}")
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        self._stream = self.file.open("w", encoding="utf-8")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Sequence[DocumentScore],
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the documents of a batch."""
+        assert self._stream is not None
+        for score in outputs:
+            # NaN, for documents without labels, is no JSON.
+            record = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(score).items()}
+            self._stream.write(json.dumps({"schema_version": SCHEMA_VERSION, **record}, ensure_ascii=False) + "\n")
+            self.n_documents += 1
+            if score.n_labels:
+                self.n_labels += score.n_labels
+                self.loss += score.loss * score.n_labels
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the file."""
+        if self._stream is not None:
+            self._stream.close()
+
+    def summary(self) -> str:
+        """Return one sentence: how many documents, their mean loss, where they are."""
+        mean = self.loss / self.n_labels if self.n_labels else math.nan
+        return f"{self.n_documents} documents, text loss {mean:.4f} over {self.n_labels} labels; each one: {self.file}"

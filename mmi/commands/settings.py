@@ -27,8 +27,8 @@ TRAINER_DEFAULTS = {
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 10,
     "num_sanity_val_steps": 1,
-    # Training data never ends: a run is counted in steps.
-    "max_epochs": -1,
+    # Training data never ends: one epoch, counted in steps.
+    "max_epochs": 1,
     "check_val_every_n_epoch": None,
     # Rows are dealt to ranks when they are planned.
     "use_distributed_sampler": False,

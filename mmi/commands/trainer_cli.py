@@ -17,6 +17,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mmi.checkpoints.environment import record_session
 from mmi.checkpoints.run_folder import RunFolder
+from mmi.commands.fingerprints import fingerprint_sources
+from mmi.commands.predictions import PredictionFile
+from mmi.commands.progress import RunProgress
 from mmi.commands.settings import Settings
 from mmi.config import ConfigError
 from mmi.data.datamodule import InterleavedDataModule
@@ -95,12 +98,16 @@ class TrainerCLI(LightningCLI):
         self.datamodule.check_network(settings.network)
         is_fit = self.session.command == "fit"
         self.datamodule.setup("fit" if is_fit else "validate")
+        callbacks: list[Callback] = [RunProgress()] if settings.trainer.get("enable_progress_bar", True) else []
         if not is_fit:
+            self.predictions = PredictionFile(folder.path / "predictions.jsonl")
+            callbacks += [self.predictions] if self.session.command == "predict" else []
+            self.trainer_defaults = {"callbacks": callbacks}
             return super().instantiate_trainer(logger=False, plugins=make_plugins(), **kwargs)
         writer = _PanelWriter(settings, self.datamodule.tokenizer)
         panel = make_panel(settings.run, folder, _panel_documents(settings), writer)
-        callbacks = make_callbacks(settings.run, folder, panel)
-        self.trainer_defaults = {"callbacks": [_OpenFolder(settings, self.session), *callbacks]}
+        callbacks += [_OpenFolder(settings, self.session), *make_callbacks(settings.run, folder, panel)]
+        self.trainer_defaults = {"callbacks": callbacks}
         return super().instantiate_trainer(
             logger=make_loggers(settings.run, folder), plugins=make_plugins(), default_root_dir=folder.path, **kwargs
         )
@@ -121,7 +128,8 @@ class _OpenFolder(Callback):
         if self.session.resume:
             folder.start(self.settings.tree(), data.tokenizer, resume=True)
         data.skips.write_to(folder.skipped_file)
-        record_session(folder.environment_file, ["mmi", *sys.argv[1:]], self.settings.seed)
+        prints = fingerprint_sources({table: self.settings.data[table] for table in ("train", "val")})
+        record_session(folder.environment_file, ["mmi", *sys.argv[1:]], self.settings.seed, prints)
 
 
 class _PanelWriter:
@@ -154,6 +162,22 @@ def _panel_documents(settings: Settings) -> Iterator[Document]:
                     continue
 
 
+_NOISE = (
+    "LOCAL_RANK",
+    "GPU available",
+    "TPU available",
+    "HPU available",
+    "litlogger",
+    "litmodels",
+    "Seed set to",
+    "Tip:",
+    "Restoring states",
+    "Loaded model weights",
+    "`Trainer.",
+    "Loading `train_dataloader`",
+)
+
+
 def calm_libraries() -> None:
     """Silence messages of libraries that are about their own matters, not about the user's run."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
@@ -172,5 +196,4 @@ def calm_libraries() -> None:
 
 def _is_for_users(record: logging.LogRecord) -> bool:
     text = record.getMessage()
-    noise = ("LOCAL_RANK", "TPU available", "HPU available", "litlogger", "litmodels", "Seed set to", "Tip:")
-    return not any(word in text for word in noise)
+    return not any(word in text for word in _NOISE)

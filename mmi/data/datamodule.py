@@ -105,6 +105,11 @@ class InterleavedDataModule(LightningDataModule):
             for name, config in configs.items():
                 _check_paths(f"data.{split}.{name}", config)
 
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """Names of all sources, each once; those of training first."""
+        return tuple(dict.fromkeys(name for configs in self._configs.values() for name in configs))
+
     def check_network(self, config: NetworkConfig) -> None:
         """Say whether the batches fit a network.
 

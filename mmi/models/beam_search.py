@@ -34,7 +34,7 @@ class _Finished:
         return cls(
             ids=torch.zeros(n_prompts, n_beams, longest, dtype=torch.int64, device=device),
             lengths=torch.zeros(n_prompts, n_beams, dtype=torch.int64, device=device),
-            scores=torch.full((n_prompts, n_beams), _NEVER, device=device),
+            scores=torch.full((n_prompts, n_beams), _NEVER, dtype=torch.float32, device=device),
             real=torch.zeros(n_prompts, n_beams, dtype=torch.bool, device=device),
         )
 
@@ -74,7 +74,7 @@ def beam_search(state: DecodingState, logits: Tensor, settings: TextDecoding, ru
 
     logits = logits.repeat_interleave(k, dim=0)
     running = torch.zeros(n_prompts, k, 0, dtype=torch.int64, device=device)
-    scores = torch.full((n_prompts, k), _NEVER, device=device)
+    scores = torch.full((n_prompts, k), _NEVER, dtype=torch.float32, device=device)
     scores[:, 0] = 0.0  # all beams are equal at first: continue one
     finished = _Finished.none(n_prompts, k, settings.max_new_tokens, device)
     improvable = torch.ones(n_prompts, 1, dtype=torch.bool, device=device)

@@ -84,7 +84,7 @@ class MMFSBranch(nn.Module):
 
     def forward(self, hidden: Tensor, images: LayerImages) -> Tensor:
         """Return what is added to the residual stream."""
-        centre = torch.full((hidden.shape[1], 2), 0.5, device=hidden.device)
+        centre = torch.full((hidden.shape[1], 2), 0.5, dtype=torch.float32, device=hidden.device)
         found = self.attention(
             self.query_norm(hidden),
             images.values,

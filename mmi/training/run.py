@@ -52,7 +52,6 @@ class RunConfig:
         panel_every: Optimizer steps between two drawings of the prompt panel; 0 draws none.
         panel_documents: How many documents of the data are in the panel, each cut before its last picture.
         panel_prompts: Prompts of your own, each a list of texts and of pictures written ``{image: FILE}``.
-        panel_generation: How prompts are continued; by default each answer holds one picture.
         loggers: Where metrics go; ``csv`` is ``metrics.csv`` in the run folder.
         wandb: Settings of the ``wandb`` logger.
         generation: How the panel is continued, and what ``mmi generate`` starts from.
@@ -65,7 +64,6 @@ class RunConfig:
     panel_every: int = 0
     panel_documents: int = 4
     panel_prompts: tuple[tuple[str | dict[str, str], ...], ...] = ()
-    panel_generation: GenerationSettings = GenerationSettings(min_images=1, max_images=1)
     loggers: tuple[LoggerName, ...] = ("csv",)
     wandb: WandbConfig = WandbConfig()
     generation: GenerationSettings = field(default_factory=GenerationSettings)

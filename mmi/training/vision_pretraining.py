@@ -108,10 +108,6 @@ def pretrain_trunk(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         trunk = ClipTrunk(replace(config, frozen=False, weights=None))
-        from mmi.models.positions import sincos_2d
-        side = config.image_size // config.patch_size
-        with torch.no_grad():
-            trunk.position_embedding[1:] = 0.1 * sincos_2d(side, side, config.d_model)
         probe = PatchProbe(trunk, {kind: int(value.max()) + 1 for kind, value in labels.items()})
     probe.to(settings.device)
     images = torch.from_numpy(pictures)

@@ -25,9 +25,11 @@ def word_tokenizer(folder: Path) -> Tokenizer:
     from tokenizers.models import WordLevel
 
     folder.mkdir()
-    vocabulary = {f"w{i}": i for i in range(258)} | {"[UNK]": 258}
-    Library(WordLevel(vocabulary, unk_token="[UNK]")).save(str(folder / "tokenizer.json"))
-    (folder / "mmi_tokenizer.json").write_text(json.dumps({"bos": 1, "eos": 2, "pad": 0}))
+    vocabulary = {f"w{i}": i for i in range(255)} | {"[UNK]": 255}
+    library = Library(WordLevel(vocabulary, unk_token="[UNK]"))
+    library.add_special_tokens(["<s>", "</s>", "<pad>"])
+    library.save(str(folder / "tokenizer.json"))
+    (folder / "mmi_tokenizer.json").write_text(json.dumps({"bos": 256, "eos": 257, "pad": 258}))
     return Tokenizer.load(folder)
 
 

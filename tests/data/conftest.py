@@ -14,7 +14,7 @@ from mmi_eval.formats.pair_tars import TarPair, write_pair_tar
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-WORDS = "one two three four five six seven eight nine ten".split()
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 
 
 def png(value: int, size: tuple[int, int] = (12, 10)) -> bytes:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from factories import byte_tokenizer, document, image_item
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
+from shared_data import shared_path
 
 from mmi.data.document import Document, ImageItem, TextItem
 from mmi.data.encode import CUT_REASON, EncodedDocument, EncodingRules, encode_document, encode_items, split_document
@@ -159,7 +163,9 @@ def test_split_documents_keep_every_token_in_order(items: list[str | int], max_l
         assert part.ids[0] == S.bos
         assert (k == len(parts) - 1) == (part.ids[-1] == S.eos)
         assert [int(i) for i in np.flatnonzero(part.ids == S.image_start)] == list(part.image_starts)
-        assert all((part.ids[a + 1 : b] == S.image).all() for a, b in zip(part.image_starts, part.image_ends, strict=True))
+        assert all(
+            (part.ids[a + 1 : b] == S.image).all() for a, b in zip(part.image_starts, part.image_ends, strict=True)
+        )
         assert not (len(part) > 1 and part.ids[1] == S.image_start and part.labels[1] != NONE)
 
 
@@ -172,3 +178,42 @@ def test_text_that_lost_its_picture_is_not_learned_under_rule_2() -> None:
     kept, lost = (encode("a", 0, "bcdef", rule_2=rule_2).part(6, 11, S) for rule_2 in (False, True))
     assert text(kept.labels) == "cdefE"
     assert text(lost.labels) == "....."
+
+
+class LetterCodec:
+    """Ids below 96 as characters, one each."""
+
+    vocab_size = 96
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(c) - 1000 for c in text]
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(chr(i + 1000) for i in ids)
+
+
+@pytest.mark.parametrize(
+    ("case", "rule_2"), [("plain", False), ("skip_text_without_image", True)], ids=["rules-1-3-to-7", "rule-2"]
+)
+def test_labels_equal_those_of_the_official_code(case: str, rule_2: bool) -> None:
+    golden = load_file(shared_path("golden/d_multimodal_llm.safetensors"))
+    special = SpecialTokens(bos=1, eos=2, pad=95, image_start=96, image=97)
+    tokenizer = Tokenizer(LetterCodec(), special)
+    for ids, mask, shifted in zip(
+        golden["text_ids"].tolist(), golden["attention_mask"].tolist(), golden[f"labels_{case}"].tolist(), strict=True
+    ):
+        row = ids[: int(sum(mask))]
+        opens = [i for i, token in enumerate(row) if token == special.bos] + [len(row)]
+        ours: list[int] = []
+        for start, stop in pairwise(opens):
+            items: list[TextItem | ImageItem] = []
+            for token in row[start + 1 : stop - 1]:
+                if token == special.image_start:
+                    items.append(image_item())
+                elif token != special.image:
+                    before = items.pop().text if items and isinstance(items[-1], TextItem) else ""
+                    items.append(TextItem(before + tokenizer.decode([token])))
+            encoded = encode_document(Document("d", "s", tuple(items)), tokenizer, EncodingRules(8, rule_2))
+            assert encoded.ids.tolist() == row[start:stop]
+            ours.extend(encoded.labels.tolist())
+        assert [NONE, *shifted] == ours + [NONE] * (len(ids) - len(row))

@@ -36,11 +36,9 @@ def test_center_crop_follows_the_specification_step_by_step(size: tuple[int, int
     expected = image
     for _ in range(halvings):
         expected = expected.resize((expected.width // 2, expected.height // 2), Image.Resampling.BOX)
-    assert 112 * 2 > min(expected.size)
+    assert min(expected.size) < 112 * 2
     scale = 112 / min(expected.size)
-    resized = expected.resize(
-        (round(expected.width * scale), round(expected.height * scale)), Image.Resampling.BICUBIC
-    )
+    resized = expected.resize((round(expected.width * scale), round(expected.height * scale)), Image.Resampling.BICUBIC)
     top, left = (resized.height - 112) // 2, (resized.width - 112) // 2
     pixels = np.asarray(resized)[top : top + 112, left : left + 112]
     assert np.array_equal(np.asarray(center_crop(image, 112)), pixels)

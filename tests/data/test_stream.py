@@ -34,7 +34,10 @@ def data(world: Path, tokenizer: str, train: dict[str, SourceConfig] | None = No
 def content(batch: InterleavedBatch) -> tuple:
     """Everything of a batch that must not change."""
     tensors = [batch.text_ids, batch.labels, batch.document_ids, batch.images, batch.image_row, batch.image_start]
-    return (*(t.tolist() for t in tensors), [(s.row, s.start, s.stop, s.source, s.document_id) for s in batch.provenance])
+    return (
+        *(t.tolist() for t in tensors),
+        [(s.row, s.start, s.stop, s.source, s.document_id) for s in batch.provenance],
+    )
 
 
 def first(module: InterleavedDataModule, count: int) -> list[InterleavedBatch]:
@@ -151,7 +154,7 @@ def test_ranks_share_the_rows_of_one_process(
     together = rows(0, 1, 6)
     shares = [rows(rank, 3, 2) for rank in range(3)]
     assert len({len(share) for share in shares}) == 1, "every rank takes the same number of steps"
-    assert [sum((share[step] for share in shares), []) for step in range(len(together))] == together
+    assert [[row for share in shares for row in share[step]] for step in range(len(together))] == together
 
 
 @pytest.mark.parametrize("workers", [0, 2])

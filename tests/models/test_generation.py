@@ -74,9 +74,7 @@ def test_generated_pieces_are_those_of_a_state_that_reads_them_again(generator: 
     again = InterleavedState(generator.network)
     prompt_image = generator._pixels(picture(1))
     stop = int(boi[2]) + 1
-    again.read(
-        ids[:, :stop], None, torch.stack([prompt_image, images[0]]), torch.tensor([0, 0]), boi[:2]
-    )
+    again.read(ids[:, :stop], None, torch.stack([prompt_image, images[0]]), torch.tensor([0, 0]), boi[:2])
     drawn = again.draw(torch.tensor([0]), boi[2:], DRAW, [second.seed])[0]
     # Rounding to 8 bits may differ by one step where a pixel lies on the edge.
     assert (drawn.int() - second.pixels.int()).abs().max() <= 1

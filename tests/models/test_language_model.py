@@ -5,8 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from mmi.config import CompatConfig, ConfigError, LanguageConfig, MMFSConfig
+from mmi.models.attention_mask import attention_masks
+from mmi.models.language_backbone import library_config
 from mmi.models.language_model import ImageContext, LanguageModel
 from mmi.models.visibility import image_slots, slot_values, visible_images
 
@@ -82,10 +85,6 @@ SECOND = 9  # where the second document starts
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
 def test_closed_gates_give_the_plain_language_model(family, tmp_path):
-    from transformers import AutoModelForCausalLM
-
-    from mmi.models.language_backbone import library_config
-
     config = replace(CONFIG, family=family)
     AutoModelForCausalLM.from_config(library_config(config)).save_pretrained(tmp_path)
     library = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
@@ -144,6 +143,14 @@ def test_officially_packed_documents_attend_to_each_other():
     assert (rows.run(model)[:, SECOND:] != other.run(model)[:, SECOND:]).any(-1).all()
     rows.positions = rows.positions + 3
     assert torch.equal(rows.run(model), rows.run(model, packed=False)), "positions count through the row"
+
+
+def test_a_backend_that_cannot_keep_documents_apart_is_refused():
+    library = library_config(CONFIG)
+    library._attn_implementation = "flash_attention_2"
+    rows = Rows(TWO_DOCUMENTS)
+    with pytest.raises(ConfigError, match=r"flash_attention_2 cannot keep packed documents apart; use sdpa"):
+        attention_masks(library, ["full_attention"], torch.zeros(1, 18, 32), None, None, rows.documents)
 
 
 @pytest.mark.parametrize("backend", ["sdpa", "eager"])

@@ -24,8 +24,8 @@ def patch_labels(
 ) -> dict[str, np.ndarray]:
     """Say what each patch shows: place, and shape, colour and digit of the thing that fills most of it.
 
-    A thing counts where it covers an eighth of the patch or half of itself lies there; a digit where a third of its
-    print lies.
+    A thing counts where it covers an eighth of the patch; one that would be left out gets the patch that holds most of
+    it. A digit counts where a third of its print lies.
 
     Args:
         scene: The scene graph.
@@ -49,19 +49,24 @@ def patch_labels(
     patch = image_size // grid
     labels = {name: np.zeros((grid, grid), np.int64) for name in LABEL_COUNTS}
     labels["background"][:] = _PLACE_ID[scene.place]
-    most = np.zeros((grid, grid), np.int64)
+    covered = np.stack([_covered(drawing.thing == number, grid) for number in range(len(scene.things))])
+    shown = np.where(8 * covered.max(0) >= patch * patch, covered.argmax(0), -1)
+    for number in range(len(scene.things)):
+        if number not in shown:
+            shown.flat[covered[number].argmax()] = number
     for number, thing in enumerate(scene.things):
-        covered = (drawing.thing == number).reshape(grid, patch, grid, patch).sum((1, 3))
-        shown = ((8 * covered >= patch * patch) | (2 * covered >= covered.sum())) & (covered > most)
-        most[shown] = covered[shown]
-        labels["shape"][shown] = _SHAPE_ID[thing.shape]
-        labels["colour"][shown] = _COLOUR_ID[thing.colour]
-        labels["digit"][shown] = 0
-        box = drawing.print_box[number]
+        labels["shape"][shown == number] = _SHAPE_ID[thing.shape]
+        labels["colour"][shown == number] = _COLOUR_ID[thing.colour]
+    for thing, box in zip(scene.things, drawing.print_box, strict=True):
         if box is not None and thing.digit is not None:
             printed = np.outer(_overlap(box[0], box[2], grid, patch), _overlap(box[1], box[3], grid, patch))
             labels["digit"][3 * printed >= box[2] * box[3]] = thing.digit + 1
     return labels
+
+
+def _covered(mask: np.ndarray, grid: int) -> np.ndarray:
+    patch = len(mask) // grid
+    return mask.reshape(grid, patch, grid, patch).sum((1, 3))
 
 
 def _overlap(start: int, length: int, grid: int, patch: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,6 +79,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 512) -> Trained:
     return tokenizer
 
 
+@lru_cache(maxsize=4)
+def _world_tokenizer(vocab_size: int) -> str:
+    return train_tokenizer(sample_texts(), vocab_size).to_str(pretty=True)
+
+
 def write_tokenizer(folder: str | Path, vocab_size: int = 512) -> None:
     """Write the world's ``tokenizer.json``, and ``mmi_tokenizer.json`` with the ids that have a role.
 
@@ -86,7 +92,6 @@ def write_tokenizer(folder: str | Path, vocab_size: int = 512) -> None:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(sample_texts(), vocab_size)
-    (folder / "tokenizer.json").write_bytes(tokenizer.to_str(pretty=True).encode())
+    (folder / "tokenizer.json").write_bytes(_world_tokenizer(vocab_size).encode())
     roles = {role: i for i, role in enumerate(("pad", "bos", "eos"))}
     (folder / "mmi_tokenizer.json").write_bytes(json.dumps(roles).encode() + b"\n")

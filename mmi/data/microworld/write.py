@@ -82,7 +82,8 @@ class WorldSummary:
 
     def __str__(self) -> str:
         parts = [
-            f"{split}: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()) for split, kinds in self.counts.items()
+            f"{split}: " + ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in kinds.items())
+            for split, kinds in self.counts.items()
         ]
         done = "wrote" if self.written else "found, unchanged:"
         return f"{done} micro-world in {self.folder} ({'; '.join(parts)})"
