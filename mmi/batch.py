@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Which document fills ``[start, stop)`` of a row."""
 
     row: int
@@ -20,7 +19,8 @@ class Span:
     source: str
 
 
-@dataclass(frozen=True)
+# Not frozen: Lightning's true half and double precision convert the fields of a copy in place.
+@dataclass(eq=False)
 class InterleavedBatch:
     """Packed rows of interleaved documents; checks itself when built (SPEC 1.10, INTERFACES).
 

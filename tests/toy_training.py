@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,22 +30,24 @@ def toy_batch(number: int) -> InterleavedBatch:
 
 
 class ToyStream:
+    """Batches from the last one consumed on, or the first ``end`` ones."""
+
     def __init__(self, data: ToyData, end: int | None) -> None:
         self.data, self.end = data, end
 
     def __iter__(self) -> Iterator[InterleavedBatch]:
         number = 0 if self.end else self.data.consumed
         while self.end is None or number < self.end:
-            yield toy_batch(number)
+            yield self.data.make(number)
             number += 1
 
 
 class ToyData(LightningDataModule):
     source_names = ("pairs", "texts")
 
-    def __init__(self, n_val: int = 1) -> None:
+    def __init__(self, n_val: int = 1, make: Callable[[int], InterleavedBatch] = toy_batch) -> None:
         super().__init__()
-        self.consumed, self.n_val = 0, n_val
+        self.consumed, self.n_val, self.make = 0, n_val, make
 
     def train_dataloader(self) -> ToyStream:
         return ToyStream(self, None)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmi.commands.arguments import Arguments
+from mmi.config_tree import from_tree
 from mmi.errors import DONE, UsageError
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ _EXAMPLE = """\
 mmi generate --run runs/demo --text "Mo was in the park." --new-images 2
 mmi generate --run runs/demo --image a.png --text "Then" --image b.png --text "What is next?" --new-images 0
 mmi generate --run runs/demo --document prompt.json --seed 3 --steps 20 --guidance 2 --out out/story"""
-_MOST_IMAGES = 4
 
 
 def run(command: str, argv: Sequence[str]) -> int:
@@ -38,9 +38,12 @@ def run(command: str, argv: Sequence[str]) -> int:
     from mmi.checkpoints.run_folder import BEST_OR_LAST, RunFolder
     from mmi.commands.transcript import Transcript
     from mmi.inference import Generator
+    from mmi.models.generation import GenerationSettings
 
-    checkpoint = RunFolder(Path(options.run)).find_checkpoint(options.checkpoint or BEST_OR_LAST)
-    settings = _settings(options)
+    folder = RunFolder(Path(options.run))
+    checkpoint = folder.find_checkpoint(options.checkpoint or BEST_OR_LAST)
+    chosen = (folder.read_config().get("run") or {}).get("generation") or {}
+    settings = _settings(options, from_tree(GenerationSettings, chosen, "run.generation"))
     generator = Generator.load(options.run, str(checkpoint), device=_device(options.device))
     if generator.network.image_decoder is None and options.new_images:
         raise UsageError(f"the model of {options.run} has no image decoder; use --new-images 0.")
@@ -64,31 +67,23 @@ def _parser(command: str) -> Arguments:
     add = parser.add_argument
     add("--run", required=True, metavar="DIR", help="run folder written by mmi fit")
     add("--checkpoint", metavar="NAME", help="best, last, step-N or a folder; default: best if there is one, else last")
+    add("--out", metavar="DIR", help="where to write; default: the next free RUN/generations/N")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     prompt = parser.add_argument_group("prompt, in reading order")
     prompt.add_argument("--text", "--prompt", dest="items", action=_InOrder, metavar="TEXT", help="a stretch of text")
     prompt.add_argument("--image", dest="items", action=_InOrder, metavar="FILE", help="a picture")
     prompt.add_argument("--document", metavar="FILE", help='JSON list of {"text": ...} and {"image": FILE}, read first')
-    how = parser.add_argument_group("generation")
-    how.add_argument(
-        "--new-images",
-        type=int,
-        metavar="N",
-        help=f"draw exactly N pictures, going on with text between them; by default the model decides (at most "
-        f"{_MOST_IMAGES})",
-    )
-    how.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="most tokens of each text (64)")
-    how.add_argument(
-        "--decoding", choices=("greedy", "sample", "beam"), default="greedy", help="how text is chosen (greedy)"
-    )
-    how.add_argument("--temperature", type=float, default=1.0, metavar="T", help="with --decoding sample (1.0)")
-    how.add_argument("--top-p", type=float, default=0.9, metavar="P", help="with --decoding sample (0.9)")
-    how.add_argument("--seed", type=int, default=0, help="picture k is drawn with seed + k (0)")
-    how.add_argument("--steps", type=int, default=30, metavar="N", help="sampling steps of a picture (30)")
-    how.add_argument("--guidance", type=float, default=7.5, metavar="S", help="guidance scale; 1 is none (7.5)")
-    how.add_argument("--sampler", choices=("ddpm", "ddim", "dpm++"), default="ddpm", help="(ddpm)")
-    how.add_argument("--spacing", choices=("leading", "trailing"), default="leading", help="of timesteps (leading)")
-    how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    add("--out", metavar="DIR", help="where to write; default: the next free RUN/generations/N")
+    how = parser.add_argument_group("generation; what is not given is run.generation of the run's config").add_argument
+    how("--new-images", type=int, metavar="N", help="draw exactly N pictures, going on with text between them")
+    how("--max-new-tokens", type=int, metavar="N", help="most tokens of each text")
+    how("--decoding", choices=("greedy", "sample", "beam"), help="how text is chosen")
+    how("--temperature", type=float, metavar="T", help="what logits are divided by when text is sampled")
+    how("--top-p", type=float, metavar="P", help="sample from the likeliest tokens with this probability")
+    how("--seed", type=int, help="picture k is drawn with seed + k")
+    how("--steps", type=int, metavar="N", help="sampling steps of a picture")
+    how("--guidance", type=float, metavar="S", help="guidance scale; 1 is none")
+    how("--sampler", choices=("ddpm", "ddim", "dpm++"))
+    how("--spacing", choices=("leading", "trailing"), help="where sampling steps lie")
     return parser
 
 
@@ -146,25 +141,32 @@ def open_picture(path: Path) -> Image.Image:
         raise UsageError(f"{path} is no picture that can be read; expected PNG, JPEG, WebP or the like.") from error
 
 
-def _settings(options: argparse.Namespace) -> GenerationSettings:
-    from mmi.models.generation import GenerationSettings
-    from mmi.models.image_sampling import ImageSampling
-    from mmi.models.text_decoding import TextDecoding
+_DECODING = {
+    "greedy": {"n_beams": 1, "do_sample": False},
+    "sample": {"n_beams": 1, "do_sample": True},
+    "beam": {"n_beams": 5, "do_sample": False},
+}
 
-    n_images = options.new_images
-    if n_images is not None and n_images < 0:
-        raise UsageError(f"--new-images is {n_images}; expected 0 or more.")
-    text = TextDecoding(
-        max_new_tokens=options.max_new_tokens,
-        min_new_tokens=0,
-        n_beams=5 if options.decoding == "beam" else 1,
-        do_sample=options.decoding == "sample",
-        temperature=options.temperature,
-        top_p=options.top_p,
-    )
-    image = ImageSampling(options.steps, options.guidance, options.sampler, options.spacing)
-    most = _MOST_IMAGES if n_images is None else n_images
-    return GenerationSettings(text, image, max_images=most, min_images=n_images or 0, seed=options.seed)
+
+def _settings(options: argparse.Namespace, chosen: GenerationSettings) -> GenerationSettings:
+    """Return the run's own settings with what the command line says on top."""
+    text: dict[str, Any] = dict(_DECODING.get(options.decoding or "", {}))
+    text |= _given(options, {"max_new_tokens": "max_new_tokens", "temperature": "temperature", "top_p": "top_p"})
+    if "max_new_tokens" in text:
+        text["min_new_tokens"] = min(chosen.text.min_new_tokens, text["max_new_tokens"])
+    names = {"steps": "n_steps", "guidance": "guidance_scale", "sampler": "sampler", "spacing": "spacing"}
+    whole: dict[str, Any] = _given(options, {"seed": "seed"})
+    if options.new_images is not None:
+        if options.new_images < 0:
+            raise UsageError(f"--new-images is {options.new_images}; expected 0 or more.")
+        whole |= {"min_images": options.new_images, "max_images": options.new_images}
+    image = replace(chosen.image, **_given(options, names))
+    return replace(chosen, text=replace(chosen.text, **text), image=image, **whole)
+
+
+def _given(options: argparse.Namespace, names: dict[str, str]) -> dict[str, Any]:
+    found = {ours: getattr(options, theirs) for theirs, ours in names.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _device(name: str) -> str:

@@ -121,13 +121,14 @@ class _OpenFolder(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the configuration of a resumed run and record versions, devices and the command."""
-        if not trainer.is_global_zero:
-            return
         folder, data = self.session.folder, getattr(trainer, "datamodule", None)
         assert isinstance(data, InterleavedDataModule)
-        if self.session.resume:
+        if trainer.is_global_zero and self.session.resume:
             folder.start(self.settings.tree(), data.tokenizer, resume=True)
+        # On every rank: each decodes its own pictures.
         data.skips.write_to(folder.skipped_file)
+        if not trainer.is_global_zero:
+            return
         prints = fingerprint_sources({table: self.settings.data[table] for table in ("train", "val")})
         record_session(folder.environment_file, ["mmi", *sys.argv[1:]], self.settings.seed, prints)
 

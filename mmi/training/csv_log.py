@@ -69,10 +69,11 @@ class CsvLog(Logger):
             return []
         with open(self.path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            # A row cut short by a crash lacks columns, which then read None.
             rows = [{k: v for k, v in row.items() if k and v} for row in reader]
             self._columns = list(reader.fieldnames or [])
-        kept = [row for row in rows if row.get(STEP, "").isdigit() and int(row[STEP]) < step]
+        # Rows are written whole, line end included, so a last row without one was cut short by a crash.
+        whole = rows if self.path.read_bytes().endswith(b"\n") else rows[:-1]
+        kept = [row for row in whole if row.get(STEP, "").isdigit() and int(row[STEP]) < step]
         if len(kept) != len(rows):
             self._rows = kept
             self._rewrite()

@@ -187,7 +187,7 @@ class Throughput(Metric):
         return values | _ratios("images_per_second", self.images, self.seconds, ())
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning rebuilds what predict_step returns
 class DocumentScore:
     """How well the text of one document was predicted.
 

@@ -216,9 +216,9 @@ class MMInterleavedModule(LightningModule):
     def _close_evaluation(self) -> None:
         assert self._evaluation is not None
         values = self._evaluation.read()
-        if not self.trainer.sanity_checking:
+        if fitting := self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._write(values)
-        self.log_dict(values, logger=False, batch_size=1)
+        self.log_dict(values, logger=not fitting, batch_size=1)
 
     def _write(self, values: Mapping[str, float]) -> None:
         """Give values already reduced over ranks to the loggers, under the number of optimizer steps done.
