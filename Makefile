@@ -5,11 +5,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-DEMO_DATA := data/microworld
-DEMO_RUN := runs/demo
 
 export TOKENIZERS_PARALLELISM = false
 export HF_HUB_DISABLE_TELEMETRY = 1
+
+# pytest's closing line is the last thing `make test` prints.
+FAST := -m "not slow and not gpu and not weights"
 
 .PHONY: help install demo smoke test test-min nightly lint format clean
 
@@ -26,18 +27,30 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## data, training and generation with the small real model (about 15 minutes on 2 cores)
-	PATH="$(abspath $(BIN)):$$PATH" sh experiments/demo/run.sh $(DEMO_DATA) $(DEMO_RUN)
+	$(BIN)/mmi data microworld --out data/microworld --vision-trunk data/microworld-trunk --config configs/demo.yaml
+	$(BIN)/mmi fit --config configs/demo.yaml $$(test -d runs/demo/checkpoints/last && echo --ckpt_path last)
+	$(BIN)/mmi generate --run runs/demo --new-images 2 \
+	  --text "Cleo is in the town, at the bottom, and there is a large red heart in the middle." \
+	  --image data/microworld/stories/images/val-000000-0.png \
+	  --text "Cleo moves to the bottom left." \
+	  --image data/microworld/stories/images/val-000000-1.png
+	@echo "look at: data/microworld/contact_sheet.png, runs/demo/samples/ (through training), the transcript above"
 
 smoke: $(STAMP)  ## the whole chain on random tiny weights (under 2 minutes)
-	PATH="$(abspath $(BIN)):$$PATH" sh experiments/smoke/run.sh
+	rm -rf data/smoke-world runs/smoke
+	$(BIN)/mmi data microworld --out data/smoke-world --size 40
+	$(BIN)/mmi fit --config configs/smoke.yaml
+	$(BIN)/mmi validate --run runs/smoke
+	$(BIN)/mmi generate --run runs/smoke --text "Cleo is in the town." \
+	  --image data/smoke-world/stories/images/val-000000-0.png --new-images 2
 
 test: $(STAMP)  ## all tests a CPU can run in minutes
-	$(BIN)/python -m pytest -q -m "not slow and not gpu and not weights"
+	$(BIN)/python -m pytest -q $(FAST)
 
 test-min:  ## the same tests with the lowest allowed versions, in .venv-min
 	@test -x .venv-min/bin/python || $(PYTHON) -m venv .venv-min
 	.venv-min/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints-min.txt
-	.venv-min/bin/python -m pytest -q -m "not slow and not gpu and not weights"
+	.venv-min/bin/python -m pytest -q $(FAST)
 
 nightly: $(STAMP)  ## what is too long for every day
 	$(BIN)/python -m pytest -q -m "not gpu and not weights"

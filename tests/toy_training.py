@@ -79,10 +79,10 @@ class StepLosses(Callback):
         self.by_step[trainer.global_step] = self.by_step.get(trainer.global_step, 0.0) + float(outputs["loss"])
 
 
-def toy_module(network: NetworkConfig | None = None, *, loss: LossConfig = LossConfig()) -> MMInterleavedModule:
+def toy_module(network: NetworkConfig | None = None, *, loss: LossConfig | None = None) -> MMInterleavedModule:
     torch.manual_seed(0)
     optimizer = OptimizerConfig(learning_rate=1e-3, warmup_steps=2, schedule="constant")
-    return MMInterleavedModule(network or tiny_config(), loss, optimizer)
+    return MMInterleavedModule(network or tiny_config(), loss or LossConfig(), optimizer)
 
 
 def toy_trainer(callbacks: list[Callback], steps: int, logger: Any = False, **settings: Any) -> Trainer:

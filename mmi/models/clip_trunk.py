@@ -95,9 +95,9 @@ class ClipTrunk(nn.Module):
 
     def to_transformers(self) -> CLIPVisionModel:
         """Return a library model with these weights, for its ``save_pretrained``; its last layer norm is untouched."""
-        clip = CLIPVisionModel(transformers_config(self.config))
+        with torch.random.fork_rng(devices=[]):
+            clip = CLIPVisionModel(transformers_config(self.config))
         own = self.state_dict()
-        clip.load_state_dict(
-            {key: own.get(transformers_key(key) or "", tensor) for key, tensor in clip.state_dict().items()}
-        )
+        state = clip.state_dict()
+        clip.load_state_dict({key: own.get(transformers_key(key) or "", tensor) for key, tensor in state.items()})
         return clip

@@ -162,7 +162,7 @@ class MMInterleavedModule(LightningModule):
     def on_fit_start(self) -> None:
         """Take the seed of the run, the same on every rank, and open the record."""
         self.seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        self._training = TrainingRecord(self.network, self.compat, self._sources(), self.device)
+        self._training = TrainingRecord(self.network, self.loss, self.compat, self._sources(), self.device)
 
     def on_train_batch_start(self, batch: InterleavedBatch, batch_idx: int) -> None:
         """Make what the step draws a function of seed, step, place in the step and rank."""

@@ -16,7 +16,6 @@ from mmi.config import ConfigError
 from mmi.data.document import Document
 from mmi.errors import require_package
 from mmi.models.generation import GenerationSettings
-from mmi.models.generation import GenerationSettings
 from mmi.training.checkpointing import FolderCheckpointIO, RunCheckpoint
 from mmi.training.csv_log import CsvLog
 from mmi.training.interrupt import GracefulInterrupt

@@ -64,10 +64,10 @@ def mmfs_attention(
     weights = pairs.by_block(weights).unflatten(-1, (n_levels, n_points))
     weights = weights.permute(3, 0, 2, 4, 1).flatten(1, 2)  # (L, G * H, P, length)
 
-    offsets = pairs.by_block(of_pairs(offsets_query, offsets_index)).permute(0, 2, 3, 1, 4)  # (G, H, P, length, 2)
+    offsets = pairs.by_block(of_pairs(offsets_query, offsets_index))
+    offsets = offsets.permute(0, 2, 3, 1, 4).contiguous()  # (G, H, P, length, 2)
     centres = reference_points.to(dtype).expand(n_rows, n_queries, 2).flatten(0, 1).index_select(0, pairs.query)
     centres = pairs.by_block(2 * centres - 1)[:, None, None]
-    offsets = offsets.contiguous()
     grids = ((centres + offsets * scale).flatten(0, 1) for scale in 2 * offset_scale.to(dtype))
 
     if n_blocks <= value.shape[0]:  # copy as little as possible

@@ -180,7 +180,7 @@ def test_prediction_scores_every_document() -> None:
 
 def test_a_checkpoint_of_another_architecture_or_grouping_is_refused_in_one_sentence(finished) -> None:
     path = RunFolder(finished[0] / "toy").find_checkpoint("last")
-    with pytest.raises(CheckpointError, match="does not fit model.network") as caught:
+    with pytest.raises(CheckpointError, match=r"does not fit model\.network") as caught:
         toy_trainer([], 9, enable_checkpointing=False).fit(toy_module(tiny_config()), ToyData(), ckpt_path=path)
     assert "\n" not in str(caught.value)
     frozen = toy_module(network())

@@ -178,7 +178,9 @@ def test_gates_of_both_kinds_start_closed_and_are_named_by_their_place() -> None
     values = gate_values(network)
     assert set(values.values()) == {0.0}
     assert sum(name.startswith("gate/language_model.layers.") for name in values) == 2
-    assert sum(name.startswith("gate/image_decoder.unet.mmfs.") for name in values) == len(network.image_decoder.unet.mmfs)
+    assert sum(name.startswith("gate/image_decoder.unet.mmfs.") for name in values) == len(
+        network.image_decoder.unet.mmfs
+    )
     with torch.no_grad():
         network.language_model.branches[0].gate.fill_(0.5)
     assert gate_values(network)["gate/language_model.layers.0.mmfs"] == pytest.approx(math.tanh(0.5))

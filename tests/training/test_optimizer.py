@@ -110,7 +110,7 @@ def test_frozen_parts_are_in_no_group() -> None:
     assert not [name for name in names if name.startswith("visual_tokenizer.trunk.")]
     assert "vision_trunk" not in groups_table(group_parameters(net, OptimizerConfig()))
     net.requires_grad_(False)
-    with pytest.raises(ConfigError, match="no parameter of model.network is trained"):
+    with pytest.raises(ConfigError, match=r"no parameter of model\.network is trained"):
         build_optimizer(group_parameters(net, OptimizerConfig()), OptimizerConfig(), fused=False)
 
 
@@ -126,7 +126,10 @@ def test_the_table_names_every_group_with_rate_and_decay() -> None:
     header, *rows = groups_table(groups).splitlines()
     assert header.split() == ["group", "tensors", "parameters", "rate", "decay"]
     assert [row.split()[0] for row in rows] == [group.name for group in groups]
-    assert dict(zip([r.split()[0] for r in rows], [r.split()[3:] for r in rows], strict=True))["gates"] == ["0.0001", "0"]
+    assert dict(zip([r.split()[0] for r in rows], [r.split()[3:] for r in rows], strict=True))["gates"] == [
+        "0.0001",
+        "0",
+    ]
 
 
 def test_the_rate_rises_linearly_and_falls_along_half_a_cosine() -> None:

@@ -1,0 +1,40 @@
+"""Which of the official system's defects are followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import get_args
+
+from mmi.config.checks import ConfigError, Preset
+
+
+@dataclass(frozen=True)
+class CompatConfig:
+    """Choose, defect by defect, between the official system's behaviour and the corrected one (SPEC 9.1).
+
+    Args:
+        preset: What every field left at ``None`` follows.
+        image_loss_denominator: D7. ``official`` divides the image loss by all images, masked ones included.
+        cross_document_attention: D8. ``official`` lets documents packed in a row attend to each other and counts
+            positions through the row; ``corrected`` blocks that and restarts positions in each document.
+    """
+
+    preset: Preset = "corrected"
+    image_loss_denominator: Preset | None = None
+    cross_document_attention: Preset | None = None
+
+    @classmethod
+    def of(cls, choice: Preset | CompatConfig) -> CompatConfig:
+        """Return the switches with every ``None`` filled from the preset.
+
+        Raises:
+            ConfigError: If a value is neither ``corrected`` nor ``official``.
+        """
+        compat = cls(preset=choice) if isinstance(choice, str) else choice
+        for item in fields(compat):
+            value = getattr(compat, item.name)
+            allowed = get_args(Preset)
+            if value is not None and value not in allowed:
+                raise ConfigError(f"compat.{item.name} is {value!r}; expected one of {', '.join(allowed)}.")
+        unset = {f.name: compat.preset for f in fields(compat) if getattr(compat, f.name) is None}
+        return replace(compat, **unset)
