@@ -61,7 +61,7 @@ def make_microworld(argv: Sequence[str]) -> int:
     trunk = parser.add_argument_group("vision trunk")
     trunk.add_argument("--vision-trunk", metavar="DIR", help="also train a trunk and write it here")
     trunk.add_argument("--trunk-pictures", type=int, default=6000, metavar="N", help="pictures it is taught on (6000)")
-    trunk.add_argument("--trunk-steps", type=int, default=600, metavar="N", help="optimizer steps (600)")
+    trunk.add_argument("--trunk-steps", type=int, default=1500, metavar="N", help="optimizer steps (1500)")
     line = parser.read(argv)
     options = line.options
     from mmi.commands.settings import network_settings, settings_from_command_line
@@ -92,25 +92,23 @@ def make_microworld(argv: Sequence[str]) -> int:
 
 
 def _make_trunk(config: VisionTrunkConfig, out: Path, n_pictures: int, steps: int, seed: int, overwrite: bool) -> None:
-    from mmi.training.vision_pretraining import PretrainingSettings, pretrain_trunk
-
-    settings = PretrainingSettings(steps=steps, seed=seed)
     record = out / "pretraining.json"
     if record.is_file() and not overwrite:
-        made = json.loads(record.read_text(encoding="utf-8"))
-        if (made["settings"].get("steps"), made["settings"].get("seed"), made["n_pictures"]) == (
-            steps,
-            seed,
-            n_pictures,
-        ):
+        made = json.loads(record.read_text(encoding="utf-8"))["settings"]
+        wanted = {"steps": steps, "seed": seed, "n_pictures": n_pictures}
+        if all(made.get(key) == value for key, value in wanted.items()):
             print(f"found, unchanged: vision trunk in {out}")
             return
         raise UsageError(f"{out} holds another trunk; choose another folder or add --overwrite.")
     from mmi.data.microworld import pretraining_pictures
+    from mmi.training.vision_pretraining import pretrain_trunk
 
+    print(
+        f"teaching a vision trunk what patches show: {n_pictures} pictures, {steps} steps, about a minute", flush=True
+    )
     grid = config.image_size // config.patch_size
     pictures, labels = pretraining_pictures(n_pictures, seed, config.image_size, grid)
-    pretrain_trunk(config, pictures, labels, out, settings)
+    pretrain_trunk(config, pictures, labels, out, steps=steps, seed=seed)
     print(f"wrote vision trunk in {out}")
 
 
@@ -147,9 +145,9 @@ def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bars:
-        task = bars.add_task(title, total=None)
+        task = bars.add_task(title, total=None, visible=False)
 
         def tell(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total)
+            bars.update(task, completed=done, total=total, visible=True)
 
         yield tell

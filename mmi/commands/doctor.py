@@ -171,7 +171,7 @@ def check_config(tree: Mapping[str, Any]) -> Iterator[Finding]:
                 raise
             except (OSError, ValueError) as error:
                 yield Finding(
-                    key, "problem", " ".join(str(error).split()), f"set {key}.path, or {key}=null to leave it out"
+                    key, "problem", " ".join(str(error).split()), f"set --{key}.path, or --{key}=null to leave it out"
                 )
     yield from _check_weights(tree, "")
 

@@ -84,13 +84,14 @@ def _parser(command: str) -> Arguments:
 
 def _session(command: str, settings: Settings, line: CommandLine) -> None:
     from mmi.checkpoints.run_folder import BEST_OR_LAST, RunFolder
-    from mmi.commands.trainer_cli import TrainerCLI, make_session
+    from mmi.commands.trainer_cli import Session, TrainerCLI
 
     folder = RunFolder(settings.run.path)
     wanted = line.options.ckpt_path or (None if command == "fit" else BEST_OR_LAST)
     checkpoint = folder.find_checkpoint(wanted) if wanted else None
     with _wrong_input():
-        session = make_session(command, settings, folder, resume=checkpoint is not None)
+        session = Session(command, folder, resume=checkpoint is not None)
+        session.refuse_used_folder(settings)
         cli = TrainerCLI(settings, session)
     call = {"datamodule": cli.datamodule, "ckpt_path": checkpoint}
     if command == "fit":
@@ -110,9 +111,11 @@ def _session(command: str, settings: Settings, line: CommandLine) -> None:
 @contextmanager
 def _wrong_input() -> Iterator[None]:
     """Count a value that is refused while everything is built as wrong input, not as a failed run."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
     try:
         yield
     except ConfigError:
         raise
-    except ValueError as error:
+    except (ValueError, MisconfigurationException) as error:
         raise ConfigError(str(error)) from error

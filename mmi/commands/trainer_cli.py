@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mmi.checkpoints.environment import record_session
 from mmi.checkpoints.run_folder import RunFolder
+from mmi.checkpoints.storage import CheckpointError
 from mmi.commands.fingerprints import fingerprint_sources
 from mmi.commands.predictions import PredictionFile
 from mmi.commands.progress import RunProgress
@@ -34,7 +35,7 @@ from mmi.training.interrupt import TrainingInterrupted
 from mmi.training.module import MMInterleavedModule
 from mmi.training.run import make_callbacks, make_loggers, make_panel, make_plugins
 
-__all__ = ["Session", "TrainerCLI", "TrainingInterrupted", "calm_libraries", "make_session"]
+__all__ = ["Session", "TrainerCLI", "TrainingInterrupted", "calm_libraries"]
 
 
 @dataclass(frozen=True)
@@ -51,17 +52,19 @@ class Session:
     folder: RunFolder
     resume: bool
 
+    def refuse_used_folder(self, settings: Settings) -> None:
+        """Refuse to mix a fresh run with the checkpoints of an earlier one, before anything is built.
 
-def make_session(command: str, settings: Settings, folder: RunFolder, *, resume: bool) -> Session:
-    """Open the run folder of a fresh run, so that a used one is refused before anything is built.
-
-    Raises:
-        ConfigError: If a fresh run would mix with the checkpoints of an earlier one.
-    """
-    if command == "fit" and not resume and rank_zero_only.rank == 0:
-        tokenizer = Tokenizer.load(settings.data["tokenizer"])
-        folder.start(settings.tree(), tokenizer)
-    return Session(command, folder, resume)
+        Raises:
+            ConfigError: If the folder holds checkpoints.
+        """
+        if self.command != "fit" or self.resume:
+            return
+        try:
+            self.folder.find_checkpoint()
+        except CheckpointError:
+            return
+        self.folder.start(settings.tree())
 
 
 class TrainerCLI(LightningCLI):
@@ -104,6 +107,8 @@ class TrainerCLI(LightningCLI):
             callbacks += [self.predictions] if self.session.command == "predict" else []
             self.trainer_defaults = {"callbacks": callbacks}
             return super().instantiate_trainer(logger=False, plugins=make_plugins(), **kwargs)
+        if not self.session.resume and rank_zero_only.rank == 0:
+            folder.start(settings.tree(), self.datamodule.tokenizer)
         writer = _PanelWriter(settings, self.datamodule.tokenizer)
         panel = make_panel(settings.run, folder, _panel_documents(settings), writer)
         callbacks += [_OpenFolder(settings, self.session), *make_callbacks(settings.run, folder, panel)]
@@ -190,6 +195,7 @@ def calm_libraries() -> None:
         r".*Checkpoint directory .* exists and is not empty.*",
         r".*The number of training batches .* is smaller than the logging interval.*",
         r".*Trying to infer the `batch_size` from an ambiguous collection.*",
+        r".*module\(s\) in eval mode at the start of training.*",
         r".*lr_scheduler.step\(\).*optimizer.step\(\).*",
     ):
         warnings.filterwarnings("ignore", message=pattern)

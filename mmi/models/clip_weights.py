@@ -170,10 +170,16 @@ def _load_transformers(config: VisionTrunkConfig, weights: str) -> dict[str, Ten
                 f"config.json of vision.trunk.weights {weights!r} says {name} {getattr(theirs, name)!r}; "
                 f"only {wanted!r} is supported, give other weights."
             )
-    with _quiet_library():
-        loaded: Any = CLIPVisionModel.from_pretrained(
-            weights, config=transformers_config(config), dtype=torch.float32, output_loading_info=True
-        )
+    try:
+        with _quiet_library():
+            loaded: Any = CLIPVisionModel.from_pretrained(
+                weights, config=transformers_config(config), dtype=torch.float32, output_loading_info=True
+            )
+    except (SafetensorError, UnpicklingError, RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(
+            f"vision.trunk.weights {weights!r} has a config.json but no readable weights that fit it "
+            f"({type(error).__name__}); download or copy the folder again."
+        ) from error
     model, report = loaded
     missing = sorted(key for key in report["missing_keys"] if transformers_key(key))
     if missing:

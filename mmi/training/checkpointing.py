@@ -41,6 +41,10 @@ class FolderCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object = None) -> None:
         """Write a checkpoint folder; tensors go under the network's own parameter names."""
+        if "state_dict" not in checkpoint:
+            # Not a checkpoint: bare weights that a spawned process hands back to its parent.
+            torch.save(checkpoint, path)
+            return
         weights: Mapping[str, torch.Tensor] = checkpoint["state_dict"]
         foreign = [name for name in weights if not name.startswith(_NETWORK)]
         assert not foreign, f"only the network has weights, found {foreign[:3]}"
@@ -55,6 +59,8 @@ class FolderCheckpointIO(CheckpointIO):
         self, path: str | Path, map_location: object = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read a checkpoint folder on the CPU after verifying it; plain types and tensors only, whatever is asked."""
+        if Path(path).is_file():
+            return torch.load(path, map_location="cpu", weights_only=True)
         tensors = read_tensors(path)
         checkpoint: dict[str, Any] = {"state_dict": {_NETWORK + name: t for name, t in tensors.items()}}
         for content in read_state(path).values():
@@ -62,8 +68,11 @@ class FolderCheckpointIO(CheckpointIO):
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete a checkpoint folder."""
-        shutil.rmtree(path, ignore_errors=True)
+        """Delete a checkpoint."""
+        if Path(path).is_file():
+            Path(path).unlink()
+        else:
+            shutil.rmtree(path)
 
 
 class RunCheckpoint(Checkpoint):
@@ -118,7 +127,9 @@ class RunCheckpoint(Checkpoint):
         if value is None or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         score = float(value)
-        if math.isfinite(score) and score < self._best_so_far():
+        # Decided by one rank: the file that says what is best so far is about to change.
+        improved = trainer.is_global_zero and math.isfinite(score) and score < self._best_so_far()
+        if trainer.strategy.broadcast(improved):
             self.save(trainer, "best", {self.monitor: score})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

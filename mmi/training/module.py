@@ -18,6 +18,7 @@ from mmi.config import CompatConfig, LossConfig, NetworkConfig, Preset
 from mmi.models.build import build_network
 from mmi.models.noise import DiffusionDraws
 from mmi.models.output import NetworkOutput
+from mmi.training.checkpointing import at_step_end
 from mmi.training.loss import StepLoss, count_terms, touch, weigh, without_losses
 from mmi.training.metrics import DocumentScore, score_documents
 from mmi.training.optimizer import (
@@ -151,7 +152,7 @@ class MMInterleavedModule(LightningModule):
         """Build AdamW and its schedule over the trained parts, and print the table of groups."""
         config = self.optimizer_config
         groups = group_parameters(self.network, config)
-        fused = config.fused if config.fused is not None else self.trainer.precision != "16-mixed"
+        fused = config.fused if config.fused is not None else "mixed" not in str(self.trainer.precision)
         optimizer = build_optimizer(groups, config, fused=fused)
         rank_zero_info(groups_table(groups))
         schedule = build_schedule(optimizer, config, float(self.trainer.estimated_stepping_batches))
@@ -177,13 +178,17 @@ class MMInterleavedModule(LightningModule):
             gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
             self._training.gradient_norm = torch.nn.utils.get_total_norm(gradients)
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step, and stop the clock before callbacks save or draw."""
+        super().optimizer_step(*args, **kwargs)
+        assert self._training is not None
+        self._training.throughput.stop()
+
     def on_train_batch_end(self, outputs: object, batch: InterleavedBatch, batch_idx: int) -> None:
         """Log every ``log_every_n_steps`` steps what was recorded since."""
         record = self._training
         assert record is not None
-        record.throughput.stop()
-        if self.global_step % self._log_every == 0 and record.logged_step != self.global_step:
-            record.logged_step = self.global_step
+        if self.global_step % self._log_every == 0 and at_step_end(self.trainer, batch_idx):
             values = record.read() | {
                 f"lr/{g['name'].removesuffix(NO_DECAY)}": g["lr"] for g in self.trainer.optimizers[0].param_groups
             }
@@ -214,11 +219,12 @@ class MMInterleavedModule(LightningModule):
         self._evaluation = EvaluationRecord(prefix, self.network, self.loss, self.compat, self._sources(), self.device)
 
     def _close_evaluation(self) -> None:
+        """Write the values, and let callbacks and ``trainer.callback_metrics`` have them."""
         assert self._evaluation is not None
         values = self._evaluation.read()
-        if fitting := self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+        if not self.trainer.sanity_checking:
             self._write(values)
-        self.log_dict(values, logger=not fitting, batch_size=1)
+        self.log_dict(values, logger=False, batch_size=1)
 
     def _write(self, values: Mapping[str, float]) -> None:
         """Give values already reduced over ranks to the loggers, under the number of optimizer steps done.
@@ -242,6 +248,8 @@ class MMInterleavedModule(LightningModule):
         """Refuse in one sentence a checkpoint of another architecture or other parameter groups."""
         found = {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items()}
         check_tensors(self.network.state_dict(), found, "the checkpoint")
+        if self.trainer.state.fn != "fit":
+            return
         expected = [(g.name, len(g.parameters)) for g in group_parameters(self.network, self.optimizer_config)]
         for state in checkpoint.get("optimizer_states", []):
             saved = [(g.get("name"), len(g["params"])) for g in state["param_groups"]]

@@ -18,13 +18,14 @@ from torch.nn.modules.conv import _ConvNd
 from mmi.config import ConfigError, Preset
 from mmi.models.clip_trunk import ClipTrunk
 from mmi.models.decoder_block import DecoderBlock, MMFSBranch
+from mmi.models.deformable_attention import DeformableAttention
 from mmi.models.image_decoder import ImageDecoder
 from mmi.models.language_model import LanguageModel
 from mmi.models.spatial_mmfs import SpatialMMFS
 from mmi.models.text_head import TextHead
 from mmi.models.unet import UNet
 from mmi.models.visual_tokenizer import VisualTokenizer
-from mmi.models.vit_adapter import DeformableAttention, ViTAdapter
+from mmi.models.vit_adapter import ViTAdapter
 
 _PART_OF_CLASS: dict[type[nn.Module], str] = {
     ClipTrunk: "vision_trunk",
@@ -95,7 +96,8 @@ class OptimizerConfig:
             token and ``gamma`` is spared too (D16).
         schedule: After the warm-up, fall to zero along half a cosine, or stay.
         warmup_steps: The rate rises from zero over this many steps.
-        fused: One kernel for the whole update; ``None`` is on unless 16-bit gradients are unscaled by the trainer.
+        fused: One kernel for the whole update (3 times faster on a CPU). ``None`` is on, but off in mixed precision,
+            where Lightning clips no gradients of fused optimizers.
     """
 
     learning_rate: float = 1e-4

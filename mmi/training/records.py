@@ -51,7 +51,6 @@ class TrainingRecord:
         self.throughput = Throughput().to(device)
         self.hidden_pairs = MeanMetric(nan_strategy="disable").to(device)
         self.gradient_norm: Tensor | None = None
-        self.logged_step = -1
 
     def update(self, batch: InterleavedBatch, output: NetworkOutput, loss: StepLoss) -> None:
         """Add a batch."""

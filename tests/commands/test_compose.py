@@ -106,7 +106,7 @@ def test_a_missing_file_names_the_nearest_packaged_one(write):
 
 def test_setting_below_a_plain_value_is_refused(write):
     write(a="model: {compat: official}")
-    with pytest.raises(ConfigError, match="model.compat is 'official', not a mapping"):
+    with pytest.raises(ConfigError, match=r"model\.compat is 'official', not a mapping"):
         compose(["a.yaml"], overrides("model.compat.preset=corrected"))
 
 

@@ -92,6 +92,18 @@ def test_incomplete_folders_are_refused(tmp_path):
         ClipTrunk(replace(SMALL, weights=str(tmp_path / "clip")))
 
 
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_folders_without_readable_weights_are_named(tmp_path, damage):
+    folder = library_folder(tmp_path)
+    weights = tmp_path / "clip" / "model.safetensors"
+    content = weights.read_bytes()
+    weights.unlink()
+    if damage == "truncated":
+        weights.write_bytes(content[:1000])
+    with pytest.raises(ConfigError, match="no readable weights"):
+        ClipTrunk(replace(SMALL, weights=folder))
+
+
 def test_a_place_without_weights_is_named(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"holds no config\.json of a CLIP"):
         ClipTrunk(replace(SMALL, weights=str(tmp_path)))

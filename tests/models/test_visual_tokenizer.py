@@ -6,8 +6,9 @@ from torch import nn
 
 from mmi.config import AdapterConfig, ConfigError, ResamplerConfig, VisionConfig, VisionTrunkConfig
 from mmi.models.clip_trunk import ClipTrunk
+from mmi.models.deformable_attention import DeformableAttention, Grids
 from mmi.models.visual_tokenizer import CLIP_MEAN, CLIP_STD, VisualTokenizer, normalize_pixels
-from mmi.models.vit_adapter import DeformableAttention, Grids, ViTAdapter
+from mmi.models.vit_adapter import ViTAdapter
 
 TRUNK = VisionTrunkConfig(frozen=False, image_size=32, patch_size=4, d_model=24, n_layers=4, n_heads=3, d_mlp=32)
 ADAPTER = AdapterConfig(d_stem=4, n_heads=3, n_points=2)

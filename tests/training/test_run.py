@@ -7,12 +7,14 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from factories import picture
 from toy_training import ToyData, run_config, toy_module, toy_trainer
 
 from mmi.checkpoints.run_folder import RunFolder, read_tracking
 from mmi.config import ConfigError
 from mmi.config_tree import from_tree, to_tree
 from mmi.training.csv_log import CsvLog
+from mmi.training.panel import PanelItem, PromptPanel
 from mmi.training.run import RunConfig, make_loggers
 
 
@@ -80,19 +82,21 @@ def test_an_absent_logger_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> No
         RunConfig(loggers=("csv", "wandb"))
 
 
-def test_tensorboard_gets_the_same_values(tmp_path: Path) -> None:
+def test_tensorboard_gets_the_same_values_and_the_panel(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason='needs pip install "mmi[tracking]"')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = run_config(tmp_path, loggers=("csv", "tensorboard"))
     folder = RunFolder(config.path)
-    trainer = toy_trainer([], 2, make_loggers(config, folder), enable_checkpointing=False, val_check_interval=2)
+    panel = PromptPanel([PanelItem(("a",))], 2, folder.samples, lambda network, prompt: ["b", picture(1)])
+    trainer = toy_trainer([panel], 2, make_loggers(config, folder), enable_checkpointing=False, val_check_interval=2)
     trainer.fit(toy_module(), ToyData())
     events = EventAccumulator(str(folder.path / "tensorboard"))
     events.Reload()
     written = {event.step: event.value for event in events.Scalars("train/loss")}
     assert written == {int(row["step"]): pytest.approx(float(row["train/loss"])) for row in table(folder.metrics_file)}
     assert [event.step for event in events.Scalars("val/loss")] == [2]
+    assert [event.step for event in events.Images("samples")] == [2]
 
 
 def test_wandb_keeps_one_id_through_resumes_and_stays_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,157 @@
+"""Whatever is wrong with a command line, the user gets one sentence, exit code 2 and no traceback."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmi.cli import COMMANDS, main
+from mmi.data.microworld import write_world
+
+SMOKE = ["--config", "smoke", "--run.folder=runs"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A working directory with the data of ``configs/smoke.yaml``."""
+    folder = tmp_path_factory.mktemp("wrong")
+    write_world(folder / "data" / "smoke-world", size=4)
+    (folder / "malformed.yaml").write_text("model: {compat: official\nrun: {name: x}\n")
+    (folder / "note.txt").write_text("no picture")
+    return folder
+
+
+WRONG = {
+    "no such command": (["fitt"], "unknown command", "did you mean fit?"),
+    "config before the command": (["--config", "x.yaml", "fit"], 'write "mmi fit --config', "the command comes first"),
+    "no config at all": (["fit"], "no config given", "--config FILE"),
+    "misspelt option": (["fit", "--confg", "smoke"], "unknown option --confg", "did you mean --config?"),
+    "forgotten option name": (["fit", "smoke.yaml"], "unexpected smoke.yaml", "did you mean --config smoke.yaml?"),
+    "value missing": (["fit", *SMOKE, "--run.name"], "--run.name needs a value", "--run.name=VALUE"),
+    "no such config": (["fit", "--config", "smok.yaml"], "no config file smok.yaml", "did you mean smoke.yaml?"),
+    "malformed YAML": (["fit", "--config", "malformed.yaml"], "malformed.yaml line", "fix the YAML"),
+    "misspelt root": (["fit", *SMOKE, "--modle.compat=official"], "unknown key modle", "did you mean model?"),
+    "misspelt model key": (
+        ["fit", *SMOKE, "--model.network.vision.imgae_size=32"],
+        "unknown key model.network.vision.imgae_size",
+        "did you mean image_size?",
+    ),
+    "misspelt data key": (["fit", *SMOKE, "--data.bach_size=2"], "unknown key data.bach_size", "batch_size?"),
+    "misspelt trainer key": (["fit", *SMOKE, "--trainer.max_stps=2"], "unknown key trainer.max_stps", "max_steps"),
+    "misspelt run key": (["fit", *SMOKE, "--run.nam=x"], "unknown key run.nam", "did you mean name?"),
+    "wrong type": (
+        ["fit", *SMOKE, "--model.network.language.d_model=wide"],
+        'model.network.language.d_model is the text "wide"',
+        "expected a whole number",
+    ),
+    "value out of range": (["fit", *SMOKE, "--run.save_every=0"], "run.save_every is 0", "expected at least 1"),
+    "no number of steps": (["fit", *SMOKE, "--trainer.max_steps=-1"], "trainer.max_steps is not set", "never ends"),
+    "unknown format": (["fit", *SMOKE, "--data.train.stories.format=mmc5"], 'is the text "mmc5"', "mean mmc4?"),
+    "missing data": (
+        ["fit", *SMOKE, "--data.train.stories.path=nowhere"],
+        "data.train.stories.path is nowhere",
+        "does not exist",
+    ),
+    "missing tokenizer": (["fit", *SMOKE, "--data.tokenizer=nowhere"], "no tokenizer.json", "Set data.tokenizer"),
+    "missing weights": (
+        ["fit", *SMOKE, "--model.network.vision.trunk.weights=./nowhere"],
+        "vision.trunk.weights",
+        "nowhere",
+    ),
+    "data and network differ": (
+        ["fit", *SMOKE, "--model.network.language.vocab_size=600"],
+        "vocabulary is 512 but the network is built for 600",
+        "set both",
+    ),
+    "setting that lives elsewhere": (["fit", *SMOKE, "--trainer.logger=true"], "trainer.logger", "set run.loggers"),
+    "class of a stranger": (
+        ["fit", *SMOKE, "--trainer.callbacks=[{class_path: os.system}]"],
+        "class_path is os.system",
+        "may name only classes of mmi",
+    ),
+    "no checkpoint to go on from": (["fit", *SMOKE, "--ckpt_path", "last"], "holds no checkpoint", "mmi fit"),
+    "no run folder": (["generate", "--run", "runs/none", "--text", "a"], "runs/none", "holds no checkpoint"),
+    "empty prompt": (["generate", "--run", "runs/none"], "the prompt is empty", "--text"),
+    "missing picture": (["generate", "--run", "r", "--image", "none.png"], "none.png", "check the path"),
+    "no picture": (["generate", "--run", "r", "--image", "note.txt"], "note.txt is no picture", "expected PNG"),
+    "wrong number": (["generate", "--run", "r", "--text", "a", "--steps", "x"], "--steps", "invalid int value"),
+    "no such data command": (["data", "microwrld"], 'unknown command "data microwrld"', "mean microworld?"),
+    "world of odd size": (["data", "microworld", "--out", "w", "--image-size", "33"], "33", "16"),
+    "folder in use": (["data", "microworld", "--out", "."], "no micro-world", "choose an empty or new folder"),
+    "params of nothing": (["params"], "no config given", "--config"),
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG.values(), ids=WRONG.keys())
+def test_wrong_input_is_one_sentence_and_exit_code_2(world, monkeypatch, capfd, arguments):
+    argv, what, way_out = arguments
+    monkeypatch.chdir(world)
+    code = main(argv)
+    err = capfd.readouterr().err
+    (sentence,) = [line for line in err.splitlines() if line.startswith("mmi")]
+    assert code == 2, err
+    assert "Traceback" not in err
+    assert what in sentence
+    assert way_out in sentence
+    assert not list(world.glob("runs/*/checkpoints/*")), "nothing was trained"
+
+
+def test_absent_extra_is_named(world, monkeypatch, capsys):
+    monkeypatch.chdir(world)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    assert main(["fit", *SMOKE, "--run.loggers=[wandb]"]) == 2
+    sentence = capsys.readouterr().err
+    assert 'pip install "mmi[tracking]"' in sentence
+    assert "wandb" in sentence
+
+
+def test_debug_adds_the_traceback(world, monkeypatch, capsys):
+    monkeypatch.chdir(world)
+    assert main(["params", "--config", "nowhere.yaml", "--debug"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("mmi params: no config file nowhere.yaml")
+
+
+def test_a_failure_is_one_sentence_and_exit_code_1(monkeypatch, capsys):
+    def fail(command, argv):
+        raise RuntimeError("the disk\nis full")
+
+    monkeypatch.setattr("mmi.commands.params.run", fail)
+    assert main(["params"]) == 1
+    assert capsys.readouterr().err == "mmi params: RuntimeError: the disk is full (--debug shows where).\n"
+
+
+def test_ctrl_c_exits_130(monkeypatch, capsys):
+    def stop(command, argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmi.commands.params.run", stop)
+    assert main(["params"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_every_command_has_help_with_an_example(capsys):
+    for name in COMMANDS:
+        assert main([name, "--help"]) == 0
+        shown = capsys.readouterr().out
+        assert f"mmi {name} " in shown.split("usage", 1)[-1]
+        assert "example" in shown or name == "data"
+    for name in ("microworld", "preview"):
+        assert main(["data", name, "--help"]) == 0
+        assert "example:" in capsys.readouterr().out
+
+
+def test_top_level_help_lists_every_command_with_an_example(capsys):
+    assert main([]) == 0
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert f"\n  {name} " in shown
+        assert command.example in shown
+
+
+def test_version_is_the_installed_one(capsys):
+    from importlib.metadata import version
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"mmi {version('mmi')}\n"
