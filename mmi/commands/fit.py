@@ -96,6 +96,8 @@ def _session(command: str, settings: Settings, line: CommandLine) -> None:
     call = {"datamodule": cli.datamodule, "ckpt_path": checkpoint}
     if command == "fit":
         cli.trainer.fit(cli.model, **call)
+        if not cli.trainer.is_global_zero:
+            return
         print(f"done: {folder.path} holds checkpoints, metrics.csv and config.yaml.")
         print(f'next: mmi generate --run {folder.path} --text "..."')
     elif command == "predict":

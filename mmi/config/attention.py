@@ -63,6 +63,8 @@ class ResamplerConfig:
         cross_attention_every: Layers ``0, k, 2k, ...`` look at the input.
         qk_norm: LayerNorm on queries and keys of each head, after the split.
         read_input: Off makes the output a learned constant that never sees the picture (Table 8).
+        init_std: Spread of the random start of queries and weights. The official 0.02 suits widths near 1000; narrow
+            resamplers say almost nothing with it and want about ``1 / sqrt(d_model)``.
     """
 
     n_tokens: int = 64
@@ -74,6 +76,7 @@ class ResamplerConfig:
     qk_norm: bool = True
     dropout: float = 0.1
     read_input: bool = True
+    init_std: float = 0.02
 
     def __post_init__(self) -> None:
         divides("resampler.d_model", self.d_model, self.n_heads)

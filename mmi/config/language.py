@@ -38,6 +38,7 @@ class LanguageConfig:
         full_attention_layers: Leading layers without the sliding window (qwen2 and qwen3; mistral has none).
         mmfs_every: Layers ``0, k, 2k, ...`` get an MMFS between self-attention and feed-forward.
         attention_backend: ``attn_implementation`` of the library, such as sdpa, eager or flash_attention_2.
+        init_std: Spread of a random start of the library's weights; narrow models want more than the usual 0.02.
         pad_token_id: Never a label; 31999 is an ordinary rare entry in the official vocabulary (D18).
     """
 
@@ -66,6 +67,7 @@ class LanguageConfig:
     mmfs: MMFSConfig = field(default_factory=MMFSConfig)
     attention_backend: str = "sdpa"
     activation_checkpointing: bool = False
+    init_std: float = 0.02
 
     def __post_init__(self) -> None:
         require(self.mmfs_every >= 1, f"language.mmfs_every is {self.mmfs_every}; expected at least 1.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,6 +59,7 @@ class BatchLoader:
             collate_fn=_as_is,
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_interrupts_to_the_main_process,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -65,6 +67,11 @@ class BatchLoader:
         for batch, skipped in self._loader:
             self._log.add(skipped)
             yield batch
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the main one finishes the step and still needs its batches.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _as_is(made: Any) -> Any:

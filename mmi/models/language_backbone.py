@@ -102,6 +102,7 @@ def library_config(config: LanguageConfig) -> PreTrainedConfig:
         bos_token_id=None,
         eos_token_id=None,
         pad_token_id=None,
+        initializer_range=config.init_std,
         **window,
     )
 

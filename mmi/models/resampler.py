@@ -107,11 +107,11 @@ class Resampler(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Start queries and linear weights at N(0, 0.02), biases at zero."""
-        nn.init.normal_(self.queries, std=0.02)
+        """Start queries and linear weights at N(0, init_std), biases at zero."""
+        nn.init.normal_(self.queries, std=self.config.init_std)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.02)
+                nn.init.normal_(module.weight, std=self.config.init_std)
                 nn.init.zeros_(module.bias)
 
     def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:

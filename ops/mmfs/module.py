@@ -97,8 +97,11 @@ class MMFS(nn.Module):
             ValueError: If the number of levels or positions does not fit.
         """
         check_pyramid(pyramid, spatial_shapes, self.n_levels)
-        value = self.value_proj(pyramid).unflatten(-1, (self.n_heads, -1))  # (M, S, H, D)
-        return PyramidValues(value, tuple(spatial_shapes))
+        # One product per image puts every channel's map in one piece, as sampling reads it; nn.Linear's output would
+        # have to be transposed at every call.
+        weight = self.value_proj.weight.expand(pyramid.shape[0], -1, -1)
+        maps = torch.baddbmm(self.value_proj.bias[:, None], weight, pyramid.transpose(1, 2))  # (M, H * D, S)
+        return PyramidValues(maps.unflatten(1, (self.n_heads, -1)).permute(0, 3, 1, 2), tuple(spatial_shapes))
 
     def forward(
         self,

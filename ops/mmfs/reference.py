@@ -28,7 +28,7 @@ def deformable_sampling(
     grids = (2 * sampling_locations.to(dtype) - 1).permute(3, 0, 2, 4, 1, 5)  # (L, B, H, P, Q, 2)
     weights = attention_weights.to(dtype).permute(3, 0, 2, 4, 1)
     sampled = _weighted_samples(
-        _as_maps(value.to(dtype)).flatten(0, 1),
+        value.to(dtype).permute(0, 2, 3, 1).flatten(0, 1),
         spatial_shapes,
         grids.reshape(n_levels, merged, n_points, n_queries, 2),
         weights.reshape(n_levels, merged, n_points, n_queries),
@@ -70,11 +70,8 @@ def mmfs_attention(
     centres = pairs.by_block(2 * centres - 1)[:, None, None]
     grids = ((centres + offsets * scale).flatten(0, 1) for scale in 2 * offset_scale.to(dtype))
 
-    if n_blocks <= value.shape[0]:  # copy as little as possible
-        maps = _as_maps(value.index_select(0, pairs.image).to(dtype))
-    else:
-        maps = _as_maps(value.to(dtype)).index_select(0, pairs.image)
-    sampled = _weighted_samples(maps.flatten(0, 1), spatial_shapes, grids, weights)  # (G * H, D, length)
+    maps = value.permute(0, 2, 3, 1).index_select(0, pairs.image).to(dtype).flatten(0, 1)  # (G * H, D, S)
+    sampled = _weighted_samples(maps, spatial_shapes, grids, weights)  # (G * H, D, length)
     sampled = sampled.view(n_blocks, n_heads, *sampled.shape[1:]).permute(0, 3, 1, 2).flatten(0, 1)
     output = pairs.add_up(sampled)  # (B * Q, H, D)
     if null_value is not None:
@@ -84,11 +81,6 @@ def mmfs_attention(
 
 def _working_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(t.dtype == torch.float64 for t in tensors) else torch.float32
-
-
-def _as_maps(value: Tensor) -> Tensor:
-    """Lay values out as ``grid_sample`` reads them: ``(M, S, H, D)`` to contiguous ``(M, H, D, S)``."""
-    return value.permute(0, 2, 3, 1).contiguous()
 
 
 def _weighted_samples(maps: Tensor, spatial_shapes: Shapes, grids: Iterable[Tensor], weights: Tensor) -> Tensor:

