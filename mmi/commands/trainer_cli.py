@@ -195,6 +195,8 @@ def calm_libraries() -> None:
         r".*Checkpoint directory .* exists and is not empty.*",
         r".*The number of training batches .* is smaller than the logging interval.*",
         r".*Trying to infer the `batch_size` from an ambiguous collection.*",
+        r".*sync_dist=True.*",
+        r".*all_gather is deprecated.*",
         r".*module\(s\) in eval mode at the start of training.*",
         r".*lr_scheduler.step\(\).*optimizer.step\(\).*",
     ):
