@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmi.commands.arguments import Arguments, CommandLine
@@ -49,9 +48,6 @@ def run(command: str, argv: Sequence[str]) -> int:
     from mmi.commands.settings import check_settings, settings_from_command_line
 
     tree = settings_from_command_line(line, run=line.options.run)
-    if line.options.run:
-        place = Path(line.options.run)
-        tree["run"] = {**(tree.get("run") or {}), "folder": str(place.parent), "name": place.name}
     from mmi.commands.trainer_cli import TrainingInterrupted, calm_libraries
 
     calm_libraries()

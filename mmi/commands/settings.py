@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmi.commands.arguments import CommandLine
-from mmi.compose import CONFIG_ROOTS, compose
+from mmi.compose import CONFIG_ROOTS, Override, compose
 from mmi.config import CompatConfig, ConfigError, LossConfig, NetworkConfig, Preset
 from mmi.config_tree import arguments_from_tree, from_tree, parameters, to_tree, unknown_key
 from mmi.errors import UsageError
@@ -88,7 +89,7 @@ def settings_from_command_line(line: CommandLine, *, run: str | None = None) -> 
 
     Args:
         line: Options and overrides.
-        run: A run folder whose ``config.yaml`` comes first.
+        run: A run folder whose ``config.yaml`` comes first, wherever the folder lies now.
 
     Returns:
         The merged and resolved tree.
@@ -96,10 +97,16 @@ def settings_from_command_line(line: CommandLine, *, run: str | None = None) -> 
     Raises:
         ConfigError: On a missing or malformed file, an unknown root, or a wrong key or type under ``model``.
     """
-    configs = ([f"{run}/config.yaml"] if run else []) + list(line.options.config)
+    configs, overrides = list(line.options.config), list(line.overrides)
+    if run:
+        place = Path(run).resolve()
+        if not (place / "config.yaml").is_file():
+            raise UsageError(f"{run} is no run folder: it has no config.yaml; give the folder that mmi fit wrote.")
+        configs.insert(0, str(place / "config.yaml"))
+        overrides = [Override("run.folder", str(Path(run).parent)), Override("run.name", place.name), *overrides]
     if not configs:
         raise UsageError("no config given; add --config FILE, such as --config configs/demo.yaml.")
-    tree = compose(configs, line.overrides)
+    tree = compose(configs, overrides)
     tree.pop("schema_version", None)
     for root in tree:
         if root not in CONFIG_ROOTS:

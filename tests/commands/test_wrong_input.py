@@ -70,6 +70,7 @@ WRONG = {
     ),
     "no checkpoint to go on from": (["fit", *SMOKE, "--ckpt_path", "last"], "holds no checkpoint", "mmi fit"),
     "no run folder": (["generate", "--run", "runs/none", "--text", "a"], "runs/none", "holds no checkpoint"),
+    "no config in the run folder": (["validate", "--run", "runs/none"], "runs/none is no run folder", "mmi fit wrote"),
     "empty prompt": (["generate", "--run", "runs/none"], "the prompt is empty", "--text"),
     "missing picture": (["generate", "--run", "r", "--image", "none.png"], "none.png", "check the path"),
     "no picture": (["generate", "--run", "r", "--image", "note.txt"], "note.txt is no picture", "expected PNG"),
