@@ -44,7 +44,7 @@ def from_tree(cls: type[T], tree: object, where: str = "", *, start: T | None = 
         LossConfig(text_weight=1.0, image_weight=5.0)
         >>> from_tree(LossConfig, {"image_wieght": 5}, "model.loss")
         Traceback (most recent call last):
-        mmi.config.ConfigError: unknown key model.loss.image_wieght; did you mean image_weight?
+        mmi.config.checks.ConfigError: unknown key model.loss.image_wieght; did you mean image_weight?
     """
     if isinstance(tree, cls):
         return tree

@@ -93,6 +93,7 @@ def check_devices() -> Iterator[Finding]:
     try:
         import torch
         import torchvision  # noqa: F401 - its import fails where it does not fit torch
+
         from mmfs import active_backend
     except (ImportError, RuntimeError, OSError) as error:
         problem = " ".join(str(error).split())[:200]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmfs import MMFS, DenseImageAttention, PyramidValues
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from mmfs import MMFS, DenseImageAttention, PyramidValues
 from mmi.config import MMFSConfig
 from mmi.models.language_backbone import check_layer_layout
 

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from mmfs import deformable_sampling
 from torch import Tensor, nn
 
+from mmfs import deformable_sampling
 from mmi.config import AdapterConfig
 
 

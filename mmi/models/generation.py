@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from mmfs import PyramidValues
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmfs import PyramidValues
 from mmi.config import ConfigError
 from mmi.models.image_decoder import PreviousImages
 from mmi.models.image_sampling import ImageSampling, Progress

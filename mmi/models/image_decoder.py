@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from mmfs import PyramidValues
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmfs import PyramidValues
 from mmi.config import ImageDecoderConfig
 from mmi.models.codec import build_codec
 from mmi.models.diffusers_weights import check_scheduler

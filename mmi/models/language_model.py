@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from mmfs import PyramidValues, nearest_visible, relative_image_index
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
+from mmfs import PyramidValues, nearest_visible, relative_image_index
 from mmi.config import CompatConfig, ConfigError, LanguageConfig
 from mmi.models.attention_mask import attention_masks, count_positions
 from mmi.models.decoder_block import AttentionInputs, DecoderBlock, LayerImages, MMFSBranch

@@ -6,10 +6,10 @@ import copy
 from dataclasses import dataclass
 
 import torch
-from mmfs import PyramidValues
 from torch import Tensor
 from transformers import DynamicCache
 
+from mmfs import PyramidValues
 from mmi.models.language_model import ImageContext, LanguageModel
 from mmi.models.visibility import image_slots, slot_values, visible_images
 

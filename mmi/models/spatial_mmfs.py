@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from mmfs import MMFS, DenseImageAttention, PyramidValues
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mmfs import MMFS, DenseImageAttention, PyramidValues
 from mmi.config import MMFSConfig
 from mmi.models.positions import resize_grid_table, sincos_2d
 

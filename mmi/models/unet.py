@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DConditionModel
-from mmfs import PyramidValues
 from torch import Tensor, nn
 
+from mmfs import PyramidValues
 from mmi.config import ConfigError, MMFSConfig, UNetConfig
 from mmi.models.diffusers_weights import check_numbers, load_pretrained
 from mmi.models.spatial_mmfs import PreviousImages, SpatialMMFS

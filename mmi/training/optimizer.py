@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from mmfs import MMFS
 from torch import nn, optim
 from torch.nn.modules.conv import _ConvNd
 
+from mmfs import MMFS
 from mmi.config import ConfigError, Preset
 from mmi.models.clip_trunk import ClipTrunk
 from mmi.models.decoder_block import DecoderBlock, MMFSBranch

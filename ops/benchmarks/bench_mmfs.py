@@ -19,8 +19,9 @@ from pathlib import Path
 
 import torch
 from formulations import SAMPLINGS, per_image_layer
-from mmfs import MMFS
 from torch import Tensor
+
+from mmfs import MMFS
 
 Method = Callable[[], Tensor]
 

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from mmfs import MMFS, deformable_sampling, relative_image_index
 from torch import Tensor
+
+from mmfs import MMFS, deformable_sampling, relative_image_index
 
 Shapes = Sequence[tuple[int, int]]
 Sampling = Callable[[Tensor, Shapes, Tensor, Tensor], Tensor]

@@ -112,11 +112,9 @@ def test_two_photographs_and_text_are_answered_with_text_and_a_picture(
     monkeypatch.chdir(place)
     first, second = sorted(shared_path("evaldata/photos/coco").glob("*.jpg"))[:2]
     out = place / "out"
-    code = main(
-        ["generate", "--run", str(run), "--text", "the first photograph", "--image", str(first)]
-        + ["--text", "and the second one", "--image", str(second), "--text", "now", "--new-images", "1"]
-        + ["--out", str(out)]
-    )
+    prompt = ["--text", "the first photograph", "--image", str(first), "--text", "and the second one"]
+    prompt += ["--image", str(second), "--text", "now"]
+    code = main(["generate", "--run", str(run), *prompt, "--new-images", "1", "--out", str(out)])
     assert code == 0
     transcript = json.loads((out / "transcript.json").read_text())
     assert list(out.glob("*.png"))

@@ -94,7 +94,7 @@ def test_measuring_prints_the_losses(command, capsys):
 def test_predict_writes_a_line_for_every_document(trained, capsys):
     assert main(["predict", "--run", "runs/smoke"]) == 0
     lines = [json.loads(line) for line in (trained / "runs/smoke/predictions.jsonl").read_text().splitlines()]
-    assert {line["source"] for line in lines} == {"stories", "captions"}
+    assert {line["source"] for line in lines} >= {"stories", "captions"}
     assert all(line["loss"] > 0 for line in lines if line["n_labels"])
     assert f"{len(lines)} documents" in capsys.readouterr().out
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
 from mmi_eval.formats.coco_captions import CaptionedImage, write_coco_captions
 from mmi_eval.formats.mmc4 import MMC4Document, MMC4Image, write_mmc4
 from mmi_eval.formats.pair_tars import TarPair, write_pair_tar
-from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 

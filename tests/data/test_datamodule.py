@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from mmi_eval.formats.pair_tars import TarPair, write_pair_tar
 from shared_data import shared_path
 
 from mmi.batch import InterleavedBatch
 from mmi.config import ConfigError
 from mmi.data.datamodule import InterleavedDataModule
 from mmi.data.sources import SourceConfig
+from mmi_eval.formats.pair_tars import TarPair, write_pair_tar
 
 
 def data(world: Path, tokenizer: str, **settings: Any) -> InterleavedDataModule:

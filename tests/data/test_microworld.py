@@ -12,10 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mmi_eval.formats.coco_captions import read_coco_captions
-from mmi_eval.formats.mmc4 import MMC4Shards
-from mmi_eval.formats.pair_tars import PairTars
-from mmi_eval.formats.vqa import read_vqa
 from PIL import Image
 
 from mmi.config import ConfigError
@@ -25,6 +21,10 @@ from mmi.data.microworld.layouts import WorldPart
 from mmi.data.microworld.scene import Scene, Thing
 from mmi.data.microworld.vocabulary import POSITIONS
 from mmi.data.microworld.write import digests
+from mmi_eval.formats.coco_captions import read_coco_captions
+from mmi_eval.formats.mmc4 import MMC4Shards
+from mmi_eval.formats.pair_tars import PairTars
+from mmi_eval.formats.vqa import read_vqa
 
 SIZE, SEED = 14, 5
 SPLITS = ("train", "val")

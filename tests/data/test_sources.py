@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mmi_eval.formats.coco_captions import CaptionedImage, write_coco_captions
-from mmi_eval.formats.mmc4 import MMC4Document, MMC4Image, write_mmc4
 from PIL import Image
 from shared_data import shared_path
 
@@ -18,6 +16,8 @@ from mmi.data.document import Document, ImageItem, TextItem
 from mmi.data.images import ImageViews
 from mmi.data.skips import SkipError
 from mmi.data.sources import Source, SourceConfig, open_source
+from mmi_eval.formats.coco_captions import CaptionedImage, write_coco_captions
+from mmi_eval.formats.mmc4 import MMC4Document, MMC4Image, write_mmc4
 
 
 def source(format: str, path: Path | list[str], **rules: object) -> Source:

@@ -7,11 +7,12 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from shared_data import shared_path
+
 from mmi_eval.formats.coco_captions import CaptionedImage, read_coco_captions, write_coco_captions
 from mmi_eval.formats.errors import FormatError
 from mmi_eval.formats.vqa import VQAAnnotation, VQAAnswer, VQAItem, read_vqa, write_vqa
-from PIL import Image
-from shared_data import shared_path
 
 ids = st.integers(0, 10**12) | st.text(min_size=1, max_size=5)
 images = st.builds(

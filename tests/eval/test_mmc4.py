@@ -8,9 +8,10 @@ import zipfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_data import shared_path
+
 from mmi_eval.formats.errors import FormatError
 from mmi_eval.formats.mmc4 import MMC4Document, MMC4Image, MMC4Shards, parse_mmc4, write_mmc4
-from shared_data import shared_path
 
 similarity = st.floats(0, 1)
 

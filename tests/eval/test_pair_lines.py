@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_data import shared_path
+
 from mmi_eval.formats.errors import FormatError
 from mmi_eval.formats.pair_lines import LinePair, PairLines, parse_pair, write_pair_lines
-from shared_data import shared_path
 
 pairs = st.builds(LinePair, st.text(max_size=10), st.lists(st.text(max_size=20), min_size=1, max_size=3).map(tuple))
 

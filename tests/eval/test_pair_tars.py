@@ -10,10 +10,11 @@ import tarfile
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmi_eval.formats.errors import FormatError
-from mmi_eval.formats.pair_tars import PairTars, TarPair, write_pair_tar
 from PIL import Image
 from shared_data import shared_path
+
+from mmi_eval.formats.errors import FormatError
+from mmi_eval.formats.pair_tars import PairTars, TarPair, write_pair_tar
 
 keys = st.text("abc019_-", min_size=1, max_size=8)
 pairs = st.builds(

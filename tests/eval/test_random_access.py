@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+
 from mmi_eval.formats.errors import FormatError, path_inside
 from mmi_eval.formats.random_access import IndexedLines, InflatedRange
 from mmi_eval.formats.shards import ShardedLines, shard_files

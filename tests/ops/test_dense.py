@@ -6,8 +6,9 @@ import math
 
 import pytest
 import torch
-from mmfs import DenseImageAttention, relative_image_index
 from torch import Tensor
+
+from mmfs import DenseImageAttention, relative_image_index
 
 SHAPES = ((3, 3), (2, 1))
 N_POSITIONS = 11

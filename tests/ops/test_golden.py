@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from mmfs import MMFS, deformable_sampling
 from safetensors.torch import load_file
 from shared_data import GOLDEN
 from torch import Tensor
+
+from mmfs import MMFS, deformable_sampling
 
 OP_CASES = json.loads((GOLDEN / "a_mmfs_op.json").read_text())["cases"]
 OP = load_file(GOLDEN / "a_mmfs_op.safetensors")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mmfs import MMFS, PyramidValues, deformable_sampling, relative_image_index
 from torch import Tensor
+
+from mmfs import MMFS, PyramidValues, deformable_sampling, relative_image_index
 
 SHAPES = ((4, 4), (2, 2))
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, fields, replace
 
 import pytest
 import torch
-from mmfs import active_backend, deformable_sampling, mmfs_attention, sampling_points
 from torch import Tensor
+
+from mmfs import active_backend, deformable_sampling, mmfs_attention, sampling_points
 
 SHAPES = [(3, 4), (2, 2)]
 N_POSITIONS = 16

@@ -11,10 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mmi.config import ConfigError
 from mmi_eval.formats.errors import write_json
 from mmi_eval.formats.vqa import read_vqa
-
-from mmi.config import ConfigError
 
 from .draw import Layout
 from .layouts import WorldPart

@@ -7,15 +7,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
-from mmi_eval.formats.coco_captions import CaptionedImage, read_coco_captions
-from mmi_eval.formats.errors import FormatError, path_inside
-
 from mmi.data.document import Document, ImageItem
 from mmi.data.draws import draws
 from mmi.data.pack import RowCut
 from mmi.data.skips import NO_FILE, SkipError
 from mmi.data.sources.config import SourceConfig
 from mmi.data.sources.pairs import pair_document
+from mmi_eval.formats.coco_captions import CaptionedImage, read_coco_captions
+from mmi_eval.formats.errors import FormatError, path_inside
 
 _SPLIT = re.compile(r"(train|val|test)\d{4}")
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from mmi_eval.formats.errors import FormatError
-from mmi_eval.formats.mmc4 import MMC4Document, MMC4Image, MMC4Shards
-
 from mmi.data.document import Document, ImageItem, TextItem
 from mmi.data.draws import draws
 from mmi.data.pack import RowCut
 from mmi.data.skips import NO_FILE, SkipError
 from mmi.data.sources.config import SourceConfig
+from mmi_eval.formats.errors import FormatError
+from mmi_eval.formats.mmc4 import MMC4Document, MMC4Image, MMC4Shards
 
 
 class MMC4Source:

@@ -6,16 +6,15 @@ from functools import partial
 from io import BytesIO
 from typing import BinaryIO
 
-from mmi_eval.formats.errors import FormatError
-from mmi_eval.formats.pair_lines import PairLines
-from mmi_eval.formats.pair_tars import PairTars
-from mmi_eval.formats.random_access import FileRange
-
 from mmi.data.document import Document, ImageItem, TextItem
 from mmi.data.draws import draws
 from mmi.data.pack import RowCut
 from mmi.data.skips import NO_FILE, SkipError
 from mmi.data.sources.config import SourceConfig
+from mmi_eval.formats.errors import FormatError
+from mmi_eval.formats.pair_lines import PairLines
+from mmi_eval.formats.pair_tars import PairTars
+from mmi_eval.formats.random_access import FileRange
 
 
 def pair_document(
