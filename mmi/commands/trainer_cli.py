@@ -14,6 +14,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
+from transformers.utils import logging as transformers_logging
 
 from mmi.checkpoints.environment import record_session
 from mmi.checkpoints.run_folder import RunFolder
@@ -201,6 +202,7 @@ def calm_libraries() -> None:
         r".*lr_scheduler.step\(\).*optimizer.step\(\).*",
     ):
         warnings.filterwarnings("ignore", message=pattern)
+    transformers_logging.disable_progress_bar()
 
 
 def _is_for_users(record: logging.LogRecord) -> bool:
