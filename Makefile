@@ -52,7 +52,9 @@ test-min:  ## the same tests with the lowest allowed versions, in .venv-min
 	.venv-min/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints-min.txt
 	.venv-min/bin/python -m pytest -q $(FAST)
 
-nightly: $(STAMP)  ## what is too long for every day
+nightly: $(STAMP) demo  ## what is too long for every day: the demo, the overfit experiment, slow tests
+	rm -rf runs/overfit_32
+	sh experiments/overfit_32/run.sh
 	$(BIN)/python -m pytest -q -m "not gpu and not weights"
 
 lint: $(STAMP)  ## ruff and pyright

@@ -86,6 +86,9 @@ class InterleavedBatch:
         order = self.image_row * length + self.image_start
         if bool((order[1:] <= order[:-1]).any()):
             raise ValueError("images must come in reading order: by row, then by image_start.")
+        same_row = self.image_row[1:] == self.image_row[:-1]
+        if bool((same_row & (order[1:] - order[:-1] <= self.tokens_per_image)).any()):
+            raise ValueError(f"two images overlap: each takes {self.tokens_per_image + 1} positions.")
 
     @property
     def n_images(self) -> int:

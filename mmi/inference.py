@@ -45,11 +45,15 @@ class Generator:
     """
 
     def __init__(self, network: MMInterleaved, tokenizer: Tokenizer) -> None:
-        expected = network.config.language.vocab_size
-        if tokenizer.vocab_size != expected:
-            raise ValueError(
-                f"the tokenizer has {tokenizer.vocab_size} entries but model.network.language.vocab_size is {expected}."
-            )
+        language, special = network.config.language, tokenizer.special
+        for what, here, there in (
+            ("vocabulary", tokenizer.vocab_size, language.vocab_size),
+            ("<s>", special.bos, language.bos_token_id),
+            ("</s>", special.eos, language.eos_token_id),
+            ("padding id", special.pad, language.pad_token_id),
+        ):
+            if here != there:
+                raise ValueError(f"the tokenizer's {what} is {here} but the network was built for {there}.")
         self.network = network.eval()
         self.tokenizer = tokenizer
 
@@ -152,6 +156,8 @@ class Generator:
         pixels: list[Tensor] = []
         places: list[tuple[int, int]] = []
         for r, prompt in enumerate(prompts):
+            if isinstance(prompt, str):
+                raise TypeError('a prompt is a sequence of texts and pictures; wrap the text: ["..."].')
             items = [TextItem(p) if isinstance(p, str) else ImageItem(_no_file, "prompt") for p in prompt]  # pyright: ignore[reportArgumentType]
             encoded = encode_items(items, self.tokenizer, self.network.config.tokens_per_image)
             rows.append([special.bos, *encoded.ids])

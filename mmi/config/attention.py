@@ -80,4 +80,8 @@ class ResamplerConfig:
 
     def __post_init__(self) -> None:
         divides("resampler.d_model", self.d_model, self.n_heads)
+        require(
+            self.cross_attention_every >= 1,
+            f"resampler.cross_attention_every is {self.cross_attention_every}; expected at least 1.",
+        )
         require(self.n_tokens >= 1, f"resampler.n_tokens is {self.n_tokens}; expected at least 1.")

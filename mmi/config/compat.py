@@ -17,11 +17,18 @@ class CompatConfig:
         image_loss_denominator: D7. ``official`` divides the image loss by all images, masked ones included.
         cross_document_attention: D8. ``official`` lets documents packed in a row attend to each other and counts
             positions through the row; ``corrected`` blocks that and restarts positions in each document.
+        offset_scale: D14. ``official`` scales the image decoder's offsets by the pyramid sizes at the trunk's own
+            resolution whatever the encoder's, so that at 448 px they reach half as far; ``corrected`` by the maps' real
+            sizes. ``image_decoder.mmfs_level_sizes`` overrides it.
+
+    Other defects are fields where they act: D2 ``vision.adapter.offset_init``, the position table at other resolutions
+    ``vision.trunk.position_interpolation``.
     """
 
     preset: Preset = "corrected"
     image_loss_denominator: Preset | None = None
     cross_document_attention: Preset | None = None
+    offset_scale: Preset | None = None
 
     @classmethod
     def of(cls, choice: Preset | CompatConfig) -> CompatConfig:

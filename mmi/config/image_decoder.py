@@ -151,6 +151,15 @@ class ImageDecoderConfig:
         if not self.enabled:
             return
         require(
+            self.max_targets is None or self.max_targets >= 1,
+            f"image_decoder.max_targets is {self.max_targets}; expected at least 1, or null for all. To learn no "
+            "images set model.loss.image_weight to 0.",
+        )
+        require(
+            0 <= self.condition_dropout <= 1,
+            f"image_decoder.condition_dropout is {self.condition_dropout}; expected 0 to 1.",
+        )
+        require(
             self.image_size == self.codec.factor * self.unet.sample_size,
             f"image_decoder.image_size is {self.image_size}; codec.factor {self.codec.factor} x unet.sample_size "
             f"{self.unet.sample_size} gives {self.codec.factor * self.unet.sample_size}.",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mmi.config import CompatConfig, NetworkConfig, Preset
+from dataclasses import replace
+
+from mmi.config import CompatConfig, ImageDecoderConfig, NetworkConfig, Preset
 from mmi.models.image_decoder import ImageDecoder
 from mmi.models.language_model import LanguageModel
 from mmi.models.mm_interleaved import MMInterleaved
@@ -28,9 +30,18 @@ def build_network(
     decoder = None
     if config.image_decoder.enabled:
         decoder = ImageDecoder(
-            config.image_decoder,
+            _with_level_sizes(config, switches),
             config.language.d_model,
             vision.d_pyramid,
             load_weights=load_weights,
         )
     return MMInterleaved(config, vision, language, decoder, switches)
+
+
+def _with_level_sizes(config: NetworkConfig, compat: CompatConfig) -> ImageDecoderConfig:
+    """Fix the pyramid sizes that scale the decoder's offsets where the released code does (D14, SPEC B13)."""
+    decoder, trunk = config.image_decoder, config.vision.trunk
+    if decoder.mmfs_level_sizes is not None or compat.offset_scale != "official":
+        return decoder
+    own = replace(config.vision, image_size=trunk.image_size)
+    return replace(decoder, mmfs_level_sizes=tuple(float(size) for size in own.pyramid_sizes))

@@ -35,8 +35,10 @@ class Grids:
             y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
             centres.append(torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1).flatten(0, 1))
             # Filled on the device: a tensor built from Python numbers would be copied there and wait.
-            cells.append(torch.stack([torch.full((), 1 / side, device=device) for side in (width, height)]))
-        return cls(tuple(shapes), torch.cat(centres), torch.stack(cells).float())
+            cells.append(
+                torch.stack([torch.full((), 1 / side, device=device, dtype=torch.float32) for side in (width, height)])
+            )
+        return cls(tuple(shapes), torch.cat(centres), torch.stack(cells))
 
     def split(self, tokens: Tensor) -> list[Tensor]:
         """Cut float[M, S, C] into maps float[M, C, h, w]."""

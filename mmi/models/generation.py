@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from mmfs import PyramidValues
 from mmi.config import ConfigError
@@ -20,7 +21,7 @@ from mmi.models.image_sampling import ImageSampling, Progress
 from mmi.models.language_state import LanguageState, NewImages
 from mmi.models.mm_interleaved import MMInterleaved
 from mmi.models.text_decoding import PRESETS, StopRules, TextDecoding, decode
-from mmi.models.visibility import context_starts, gather_contexts
+from mmi.models.visibility import context_starts
 
 
 @dataclass(frozen=True)
@@ -185,10 +186,24 @@ class InterleavedState:
             bos_token_id=self.network.config.language.bos_token_id,
             attention_mask=self.language.attention_mask,
         )
-        contexts, mask = gather_contexts(self.language.hidden_states, image_row, image_start, begin)
+        contexts, mask = self._contexts(image_row, image_start, begin)
         previous = self._previous(image_row, image_start, begin)
         pixels = decoder.sample(decoder.condition(contexts, mask), previous, settings, seeds, progress)
         return (pixels * 255).round().to(torch.uint8)
+
+    def _contexts(self, image_row: Tensor, image_start: Tensor, begin: Tensor) -> tuple[Tensor, Tensor]:
+        """Collect the hidden states of the real tokens of each context, nearest first (SPEC 1.11).
+
+        Rows that ended at different lengths hold padding in between, which belongs to nobody's context.
+        """
+        hidden, real = self.language.hidden_states, self.language.attention_mask
+        contexts = [
+            hidden[row, first : last + 1][real[row, first : last + 1]].flip(0)
+            for row, first, last in zip(image_row.tolist(), begin.tolist(), image_start.tolist(), strict=True)
+        ]
+        lengths = torch.tensor([len(context) for context in contexts], device=self.device)
+        padded = pad_sequence(contexts, batch_first=True)
+        return padded, torch.arange(padded.shape[1], device=self.device) < lengths[:, None]
 
     def _previous(self, image_row: Tensor, image_start: Tensor, begin: Tensor) -> PreviousImages | None:
         """Look up the images each drawn image may look at, projecting each of them only once in its life."""

@@ -29,7 +29,8 @@ class ImageSampling:
         guidance_scale: ``s`` in ``u + s * (c - u)``, where ``u`` is predicted without and ``c`` with the condition; up
             to 1 the condition alone is used.
         sampler: ``ddpm`` draws fresh noise at each step (released code); ``ddim`` and ``dpm++`` draw only the first.
-        spacing: ``leading`` visits ``1, 1 + k, 1 + 2k, ...`` (released code) and so starts below full noise;
+        spacing: ``leading`` visits ``1, 1 + k, 1 + 2k, ...`` (released code; ``dpm++`` shifts them a little) and so
+            starts below full noise;
             ``trailing`` starts at the last timestep, which matters when steps are few.
     """
 
@@ -66,9 +67,11 @@ def sampling_schedule(config: DiffusionConfig, settings: ImageSampling) -> Any:
         >>> schedule.timesteps[:2].tolist(), schedule.timesteps[-1].item()
         ([958, 925], 1)
     """
-    if settings.n_steps > config.n_timesteps:
+    most = config.n_timesteps - (1 if settings.spacing == "leading" else 0)
+    if settings.n_steps > most:
         raise ConfigError(
-            f"n_steps is {settings.n_steps}, more than the {config.n_timesteps} timesteps of the noise schedule."
+            f"n_steps is {settings.n_steps}; expected at most {most} with {settings.spacing} spacing over the "
+            f"{config.n_timesteps} timesteps of the noise schedule."
         )
     numbers = schedule_numbers(config)
     spacing = {"timestep_spacing": settings.spacing, "steps_offset": 1 if settings.spacing == "leading" else 0}
@@ -142,7 +145,9 @@ def sample_latents(
         previous = None if previous is None else previous.repeated(2, n)
 
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    latents = torch.stack([torch.randn(tuple(latent_shape), generator=g) for g in generators]).to(condition.device)
+    latents = torch.stack([torch.randn(tuple(latent_shape), generator=g, dtype=torch.float32) for g in generators]).to(
+        condition.device
+    )
     schedule = sampling_schedule(diffusion, settings)
     steps = schedule.timesteps.tolist()
     for done, step in enumerate(steps, start=1):

@@ -6,6 +6,8 @@ from. Weights from outside must have been made with the same numbers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,7 +211,20 @@ def _probe(base: Any) -> tuple[Tensor | None, Tensor | None]:
     if weight.is_meta:
         return None, None
     probe = torch.randn(1, 6, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
-    return probe, base(inputs_embeds=probe, use_cache=False).last_hidden_state
+    with portable_attention(base.config):
+        return probe, base(inputs_embeds=probe, use_cache=False).last_hidden_state
+
+
+@contextmanager
+def portable_attention(config: PreTrainedConfig) -> Iterator[None]:
+    """Use eager attention where a kernel runs only on some devices and precisions, for self-checks."""
+    chosen = config._attn_implementation
+    if chosen not in ("eager", "sdpa"):
+        config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        config._attn_implementation = chosen
 
 
 def check_layer_layout(layer: nn.Module) -> None:

@@ -16,7 +16,7 @@ from mmfs import PyramidValues, nearest_visible, relative_image_index
 from mmi.config import CompatConfig, ConfigError, LanguageConfig
 from mmi.models.attention_mask import attention_masks, count_positions
 from mmi.models.decoder_block import AttentionInputs, DecoderBlock, LayerImages, MMFSBranch
-from mmi.models.language_backbone import layer_kinds, load_backbone
+from mmi.models.language_backbone import layer_kinds, load_backbone, portable_attention
 from mmi.models.text_head import TextHead
 
 
@@ -93,7 +93,8 @@ class LanguageModel(nn.Module):
         """Compare with the untouched library model: all gates are zero, so nothing may differ."""
         if probe is None or expected is None:
             return
-        found = self(probe)
+        with portable_attention(self.library_config):
+            found = self(probe)
         scale = expected.abs().max().clamp(min=1.0)
         error = (found - expected).abs().max() / scale
         if not error <= 256 * torch.finfo(expected.dtype).eps:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
+from mmfs import relative_image_index
 from mmi.batch import InterleavedBatch
 from mmi.config import CompatConfig, NetworkConfig
 from mmi.models.image_decoder import ImageDecoder
@@ -21,6 +24,14 @@ from mmi.models.visibility import (
     visible_images,
 )
 from mmi.models.visual_tokenizer import VisualFeatures, VisualTokenizer
+
+
+class _ImageLosses(NamedTuple):
+    """Losses of ``J`` images, the earlier images each could look at, and (image, image) pairs the table left out."""
+
+    per_image: Tensor
+    n_visible: Tensor
+    n_hidden: Tensor
 
 
 class MMInterleaved(nn.Module):
@@ -82,7 +93,9 @@ class MMInterleaved(nn.Module):
             chosen = self._choose_targets(has_loss, draws)
             timesteps = draws.timesteps[chosen]
         if draws is not None and len(chosen):
-            image_loss, n_visible = self._image_losses(batch, features, hidden, contexts_from, draws, chosen)
+            losses = self._image_losses(batch, features, hidden, contexts_from, draws, chosen)
+            image_loss, n_visible = losses.per_image, losses.n_visible
+            n_hidden = n_hidden + losses.n_hidden
         return NetworkOutput(
             text_loss=text_loss,
             text_correct=correct,
@@ -101,9 +114,17 @@ class MMInterleaved(nn.Module):
         """Run the language model over packed rows.
 
         Returns:
-            float[B, T, C] hidden states after the final norm, and int64[] (query, image) pairs that the
-            relative-index tables could not hold.
+            float[B, T, C] hidden states after the final norm, and int64[] (token, image) pairs that the language
+            model's relative-index table could not hold.
+
+        Raises:
+            ValueError: If the batch was made for another number of visual tokens.
         """
+        if batch.n_images and batch.tokens_per_image != self.config.tokens_per_image:
+            raise ValueError(
+                f"the batch has {batch.tokens_per_image} placeholders per image but the network makes "
+                f"{self.config.tokens_per_image} visual tokens; set data.tokens_per_image."
+            )
         lm = self.language_model
         ids = batch.text_ids
         table = image_slots(batch.image_row, ids.shape[0])
@@ -117,7 +138,7 @@ class MMInterleaved(nn.Module):
             document_ids=batch.document_ids,
             images=context,
         )
-        return hidden, lm.count_hidden(visible)
+        return hidden, lm.count_hidden(visible & batch.attention_mask[:, :, None])
 
     def _choose_targets(self, has_loss: Tensor, draws: DiffusionDraws) -> Tensor:
         """Return the images to diffuse: those with a loss, or the ``max_targets`` of them drawn first."""
@@ -135,8 +156,8 @@ class MMInterleaved(nn.Module):
         contexts_from: Tensor,
         draws: DiffusionDraws,
         chosen: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Return float32[J] losses of the chosen images and int64[J] how many earlier images each could look at."""
+    ) -> _ImageLosses:
+        """Compute the losses of the chosen images."""
         decoder = self.image_decoder
         if decoder is None:
             raise ValueError("an image loss was asked for but image_decoder.enabled is false.")
@@ -152,4 +173,5 @@ class MMInterleaved(nn.Module):
         losses = decoder.loss(
             batch.target_images[chosen], decoder.condition(contexts, mask), previous, draws.index(chosen)
         )
-        return losses, visible[chosen].sum(dim=1)
+        index, n_hidden = relative_image_index(visible[chosen][:, None], self.config.image_decoder.mmfs.max_images)
+        return _ImageLosses(losses, (index > 0).sum(dim=(1, 2)), n_hidden)

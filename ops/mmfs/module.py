@@ -218,7 +218,8 @@ def offset_scale(
             f"level_sizes has {len(sizes)} entries; expected one for each of {len(spatial_shapes)} levels."
         )
     units = zip(sizes, spatial_shapes, strict=True)
-    return torch.tensor([[size / base_size / w, size / base_size / h] for size, (h, w) in units])
+    rows = [[size / base_size / w, size / base_size / h] for size, (h, w) in units]
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 def make_null_value(n_heads: int, d_head: int, *, trained: bool) -> nn.Parameter:

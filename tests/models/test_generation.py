@@ -126,3 +126,21 @@ def test_the_same_seed_gives_the_same_document(generator: Generator) -> None:
 def test_a_wrong_number_of_images_is_refused() -> None:
     with pytest.raises(ConfigError, match="min_images is 3 and max_images 2"):
         GenerationSettings(min_images=3)
+
+
+def test_an_image_does_not_depend_on_padding_between_the_tokens_of_its_row(generator: Generator) -> None:
+    ids = torch.tensor([[1, 10, 11, 12, 13]])
+    boi = torch.tensor([[generator.tokenizer.special.image_start]])
+    whole, gap = InterleavedState(generator.network), InterleavedState(generator.network)
+    whole.read(torch.cat([ids, boi], dim=1))
+    gap.read(ids)
+    gap.read(torch.zeros(1, 3, dtype=torch.int64), torch.zeros(1, 3, dtype=torch.bool))
+    gap.read(boi)
+    row = torch.tensor([0])
+    expected = whole.draw(row, torch.tensor([5]), DRAW, [1])
+    torch.testing.assert_close(gap.draw(row, torch.tensor([8]), DRAW, [1]), expected, atol=1, rtol=0)
+
+
+def test_a_bare_string_is_no_prompt(generator: Generator) -> None:
+    with pytest.raises(TypeError, match="wrap the text"):
+        generator.generate_text(["hello"], GREEDY)

@@ -216,3 +216,25 @@ def test_more_visible_images_than_the_index_table_holds_are_counted_and_the_near
     nearest = run(network(tiny_config(language_mmfs=mmfs(max_images=3, visible_images=2))), batch([[first]]))
     torch.testing.assert_close(out.text_loss, nearest.text_loss)
     assert not torch.allclose(out.text_loss, run(net, batch([[second]])).text_loss)  # through its visual tokens
+
+
+def test_images_the_decoder_s_index_table_cannot_hold_are_counted_and_not_called_visible() -> None:
+    net = network(tiny_config(decoder_mmfs=decoder_mmfs(visible_images=None, max_images=3)))
+    out = run(net, batch([[("a", 1, "b", 2, "c", 3, "d", 4)]]))
+    assert out.n_visible.tolist() == [0, 1, 2, 2]
+    assert int(out.n_hidden) == 1
+
+
+def test_official_offsets_reach_half_as_far_at_twice_the_resolution() -> None:
+    config = tiny_config()
+    large = replace(config, vision=replace(config.vision, image_size=64))
+    own, official = build_network(large), build_network(large, "official")
+    assert own.image_decoder is not None
+    assert official.image_decoder is not None
+    assert own.image_decoder.config.mmfs_level_sizes is None
+    assert official.image_decoder.config.mmfs_level_sizes == (16.0, 8.0, 4.0, 2.0)
+
+
+def test_a_batch_made_for_another_number_of_visual_tokens_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 placeholders per image but the network makes 3"):
+        run(network(), batch([[FIRST]], n_tokens=2))
