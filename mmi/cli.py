@@ -44,7 +44,7 @@ COMMANDS = {
     ),
     "test": Command(
         "Train",
-        "losses of a checkpoint on the test data",
+        "losses of a checkpoint on the evaluation data (data.val)",
         "mmi test --config runs/demo/config.yaml --ckpt_path best",
         "fit",
     ),
@@ -81,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments after the program's name; ``None`` takes those of this process.
     """
+    # Read when the libraries are imported: nothing about a run is told to anyone.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DISABLE_TELEMETRY", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mmi.errors import UsageError
 CONFIG_ROOTS = ("seed_everything", "trainer", "model", "data", "run")
 PATHS = "paths"
 """One more root, for names of folders used as ``${paths.world}`` elsewhere; gone once everything is resolved."""
-_SOURCE_TABLES = ("train", "val", "test", "predict")
+_SOURCE_TABLES = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,7 @@ def compose(configs: Sequence[str | Path], overrides: Iterable[Override] = ()) -
     Raises:
         ConfigError: If a file is missing or malformed, includes itself, or an interpolation leads nowhere.
     """
-    from omegaconf import OmegaConf
-
-    trees = [tree for name in configs for tree in _with_bases(find_config(name), ())]
-    merged: Any = OmegaConf.to_container(OmegaConf.merge({}, *trees))
+    merged = _merge([tree for name in configs for tree in _with_bases(find_config(name), ())])
     for override in overrides:
         _set(merged, override)
     resolved = _interpolate(merged)
@@ -152,6 +150,31 @@ def _with_bases(path: Path, open_files: tuple[Path, ...]) -> list[dict[str, Any]
     return [*included, tree]
 
 
+def _merge(trees: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    place = next((clash for one, other in combinations(trees, 2) if (clash := _clash(one, other))), None)
+    if place is not None:
+        raise ConfigError(f"{place} is a list in one config file and holds keys in another; use the same in both.")
+    try:
+        merged: Any = OmegaConf.to_container(OmegaConf.merge({}, *trees))
+    except OmegaConfBaseException as error:
+        raise _unresolved(error) from error
+    return merged
+
+
+def _clash(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """Return the dotted name of a setting that is a list in one tree and a mapping in the other."""
+    for key in one.keys() & other.keys():
+        left, right = one[key], other[key]
+        if {type(left), type(right)} == {dict, list}:
+            return str(key)
+        if isinstance(left, dict) and isinstance(right, dict) and (inner := _clash(left, right)):
+            return f"{key}.{inner}"
+    return None
+
+
 def _set(tree: dict[str, Any], override: Override) -> None:
     *parents, last = override.key.split(".")
     node = tree
@@ -176,11 +199,15 @@ def _interpolate(tree: dict[str, Any]) -> dict[str, Any]:
         key = getattr(error, "full_key", None) or "a setting"
         raise ConfigError(f"{key} must be set, for example with --{key}=VALUE.") from error
     except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "a setting"
-        problem = str(error).strip().splitlines()[0].rstrip(".")
-        raise ConfigError(f"{key}: {problem}; expected ${{a.b.c}} with the full name of a setting.") from error
+        raise _unresolved(error) from error
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+def _unresolved(error: Exception) -> ConfigError:
+    key = getattr(error, "full_key", None) or "a setting"
+    problem = str(error).strip().splitlines()[0].rstrip(".")
+    return ConfigError(f"{key}: {problem}; expected ${{a.b.c}} with the full name of a setting.")
 
 
 def _drop_removed_sources(tree: dict[str, Any]) -> None:
@@ -194,7 +221,7 @@ def _drop_removed_sources(tree: dict[str, Any]) -> None:
 
 
 def _loader() -> Any:
-    """Return a ``SafeLoader`` that refuses duplicate keys, reads ``1e-4`` as a number and leaves dates as text."""
+    """Return a ``SafeLoader`` that refuses keys given twice or without a name; ``1e-4`` is a number, dates are text."""
     import re
 
     import yaml
@@ -203,9 +230,13 @@ def _loader() -> Any:
         def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             seen: set[object] = set()
             for key_node, _ in node.value:
-                key = self.construct_object(key_node, deep=True)
-                if key_node.tag != "tag:yaml.org,2002:merge" and key in seen:
-                    raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key} is given twice.")
+                if key_node.tag == "tag:yaml.org,2002:merge":
+                    continue
+                key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
+                if not isinstance(key, (str, int, float)):
+                    raise ConfigError(f"line {line}: the key {key!r} is no name; expected text such as data.")
+                if key in seen:
+                    raise ConfigError(f"line {line}: the key {key} is given twice.")
                 seen.add(key)
             return super().construct_mapping(node, deep=deep)
 

@@ -6,6 +6,8 @@ or the input is wrong; 1 means that the run itself failed; 130 that it was stopp
 
 from __future__ import annotations
 
+import sys
+
 from mmi.config import ConfigError
 
 DONE, FAILED, WRONG_INPUT, STOPPED = 0, 1, 2, 130
@@ -65,7 +67,9 @@ def explain(error: BaseException) -> tuple[str, int]:
         >>> explain(RuntimeError("out of memory"))
         ('RuntimeError: out of memory (--debug shows where).', 1)
     """
-    if isinstance(error, ConfigError):
+    # Readers of data import this module; whoever raised its error has it loaded.
+    formats = sys.modules.get("mmi_eval.formats.errors")
+    if isinstance(error, ConfigError) or (formats is not None and isinstance(error, formats.FormatError)):
         return _one_line(error), WRONG_INPUT
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return _file_sentence(error), WRONG_INPUT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
 import sys
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from mmi.checkpoints.storage import read_json, write_json
 
 SCHEMA_VERSION = 1
 PACKAGES = ("mmi", "torch", "torchvision", "lightning", "torchmetrics", "transformers", "diffusers", "safetensors")
@@ -27,10 +28,8 @@ def record_session(file: Path, command: Sequence[str], seed: int | None, data: M
         seed: Value of ``seed_everything``.
         data: Fingerprints of the data, by source.
     """
-    sessions = json.loads(file.read_text(encoding="utf-8"))["sessions"] if file.is_file() else []
-    sessions.append(describe_session(command, seed, data))
-    tree = {"schema_version": SCHEMA_VERSION, "sessions": sessions}
-    file.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+    sessions = [*read_json(file).get("sessions", []), describe_session(command, seed, data)]
+    write_json(file, {"schema_version": SCHEMA_VERSION, "sessions": sessions})
 
 
 def describe_session(command: Sequence[str], seed: int | None, data: Mapping[str, str] | None = None) -> dict[str, Any]:

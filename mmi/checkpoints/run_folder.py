@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -10,7 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mmi.checkpoints.storage import CheckpointError, check_tensors, locate, read_manifest, read_tensors
+from mmi.checkpoints.storage import (
+    CheckpointError,
+    check_tensors,
+    locate,
+    read_json,
+    read_manifest,
+    read_tensors,
+    write_json,
+    write_text,
+)
 from mmi.config import CompatConfig, ConfigError, NetworkConfig
 from mmi.config_tree import from_tree, nearest
 from mmi.tokens import Tokenizer
@@ -163,7 +171,7 @@ def write_config(path: Path, config: Mapping[str, Any]) -> None:
     import yaml
 
     tree = {"schema_version": SCHEMA_VERSION, **config}
-    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -223,13 +231,9 @@ def load_network(run: str | Path, checkpoint: str = BEST_OR_LAST) -> LoadedRun:
 
 def read_tracking(folder: RunFolder) -> dict[str, str]:
     """Return the run's ids in experiment trackers, by tracker; empty before the first session."""
-    if not folder.tracking_file.is_file():
-        return {}
-    tree = json.loads(folder.tracking_file.read_text(encoding="utf-8"))
-    return {key: str(value) for key, value in tree.items() if key != "schema_version"}
+    return {key: str(value) for key, value in read_json(folder.tracking_file).items() if key != "schema_version"}
 
 
 def write_tracking(folder: RunFolder, ids: Mapping[str, str]) -> None:
     """Save the run's ids in experiment trackers."""
-    tree = {"schema_version": SCHEMA_VERSION, **ids}
-    folder.tracking_file.write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
+    write_json(folder.tracking_file, {"schema_version": SCHEMA_VERSION, **ids})

@@ -25,7 +25,7 @@ from mmi.config import ConfigError
 
 SCHEMA_VERSION = 1
 MODEL, STATE, MANIFEST = "model.safetensors", "state", "manifest.json"
-UNFINISHED, REPLACED = ".tmp", ".old"
+UNFINISHED, REPLACED, DAMAGED = ".tmp", ".old", ".damaged"
 
 
 class CheckpointError(ConfigError):
@@ -217,6 +217,34 @@ def tidy_up(parent: str | Path) -> None:
             left.rename(final)
     for left in Path(parent).glob(f"*{UNFINISHED}"):
         shutil.rmtree(left)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file beside its place and put it there once it is on the disk; a crash leaves the old one."""
+    draft = path.with_name(path.name + UNFINISHED)
+    draft.write_text(text, encoding="utf-8")
+    sync(draft)
+    os.replace(draft, path)
+    sync(path.parent)
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write plain types as ``write_text`` does."""
+    write_text(path, json.dumps(tree, indent=1) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a file; empty if there is none, or if it is damaged, which sets it aside as ``.damaged``."""
+    if not path.is_file():
+        return {}
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        tree = None
+    if isinstance(tree, dict):
+        return tree
+    os.replace(path, path.with_name(path.name + DAMAGED))
+    return {}
 
 
 def sha256(path: str | Path) -> str:

@@ -118,14 +118,16 @@ def preview(argv: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="FILE", help="also draw it as a picture")
     parser.add_argument("--documents", type=int, default=8, metavar="N", help="most documents shown (8)")
     line = parser.read(argv)
-    from mmi.commands.settings import check_settings, settings_from_command_line
+    from mmi.commands.settings import check_settings, settings_from_command_line, wrong_input
 
     settings = check_settings(settings_from_command_line(line), "fit")
     from mmi.commands.preview import describe_batch, draw_batch
     from mmi.data.datamodule import InterleavedDataModule
 
-    data = InterleavedDataModule(**settings.data)
-    data.check_network(settings.network)
+    with wrong_input():
+        data = InterleavedDataModule(**settings.data)
+        data.check_network(settings.network)
+        data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     print(describe_batch(batch, data.tokenizer, line.options.documents))
     print(data.skips.summary())

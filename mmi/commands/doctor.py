@@ -157,13 +157,13 @@ def check_config(tree: Mapping[str, Any]) -> Iterator[Finding]:
     from mmi.tokens import Tokenizer
 
     data = section(tree, "data")
-    if "tokenizer" in data:
+    if data.get("tokenizer") is not None:
         try:
-            yield Finding("data.tokenizer", "ok", f"{Tokenizer.load(data['tokenizer']).vocab_size} entries")
+            yield Finding("data.tokenizer", "ok", f"{Tokenizer.load(str(data['tokenizer'])).vocab_size} entries")
         except (OSError, ValueError) as error:
             yield Finding("data.tokenizer", "problem", str(error), "see there")
     for table in ("train", "val"):
-        for name, source in (data.get(table) or {}).items():
+        for name, source in section({f"data.{table}": data.get(table)}, f"data.{table}").items():
             key = f"data.{table}.{name}"
             try:
                 opened = open_source(name, from_tree(SourceConfig, source, key), 0, where=key)

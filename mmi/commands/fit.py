@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mmi.commands.arguments import Arguments, CommandLine
-from mmi.config import ConfigError
 from mmi.errors import DONE, STOPPED
 
 if TYPE_CHECKING:
@@ -58,7 +56,12 @@ def run(command: str, argv: Sequence[str]) -> int:
         print(yaml.safe_dump(settings.tree(), sort_keys=False, allow_unicode=True), end="")
         return DONE
     try:
-        _session(command, settings, line)
+        _session(command, settings, line, argv)
+    except SystemExit as stop:
+        # Outside of fit Lightning answers Ctrl-C itself, with exit code 1.
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
     except TrainingInterrupted as stop:
         print(f"mmi {command}: {stop}", file=sys.stderr)
         return STOPPED
@@ -72,48 +75,45 @@ def _parser(command: str) -> Arguments:
         "--ckpt_path",
         metavar="NAME",
         help="last, best, step-N or a checkpoint folder"
-        + (" to go on from" if command == "fit" else "; default: best if there is one, else last"),
+        + (
+            " to go on from; one of another run needs a new run.name"
+            if command == "fit"
+            else "; default: best if there is one, else last"
+        ),
     )
     parser.add_argument("--print_config", action="store_true", help="print the merged settings and stop")
     return parser
 
 
-def _session(command: str, settings: Settings, line: CommandLine) -> None:
+def _session(command: str, settings: Settings, line: CommandLine, argv: Sequence[str]) -> None:
     from mmi.checkpoints.run_folder import BEST_OR_LAST, RunFolder
+    from mmi.commands.settings import wrong_input
     from mmi.commands.trainer_cli import Session, TrainerCLI
 
     folder = RunFolder(settings.run.path)
     wanted = line.options.ckpt_path or (None if command == "fit" else BEST_OR_LAST)
     checkpoint = folder.find_checkpoint(wanted) if wanted else None
-    with _wrong_input():
-        session = Session(command, folder, resume=checkpoint is not None)
+    # A checkpoint from elsewhere starts a run of its own.
+    resume = checkpoint is not None and checkpoint.resolve().is_relative_to(folder.checkpoints.resolve())
+    with wrong_input():
+        session = Session(command, folder, resume, ("mmi", command, *argv))
         session.refuse_used_folder(settings)
         cli = TrainerCLI(settings, session)
     call = {"datamodule": cli.datamodule, "ckpt_path": checkpoint}
     if command == "fit":
         cli.trainer.fit(cli.model, **call)
-        if not cli.trainer.is_global_zero:
-            return
-        print(f"done: {folder.path} holds checkpoints, metrics.csv and config.yaml.")
-        print(f'next: mmi generate --run {folder.path} --text "..."')
     elif command == "predict":
         cli.trainer.predict(cli.model, **call, return_predictions=False)
-        print(cli.predictions.summary())
     else:
         measure = cli.trainer.validate if command == "validate" else cli.trainer.test
         measure(cli.model, **call, verbose=False)
+    if not cli.trainer.is_global_zero:
+        return
+    if command == "fit":
+        print(f"done: {folder.path} holds checkpoints, metrics.csv and config.yaml.")
+        print(f'next: mmi generate --run {folder.path} --text "..."')
+    elif command == "predict":
+        print(cli.predictions.summary())
+    else:
         values = {name: float(value) for name, value in cli.trainer.callback_metrics.items() if name != "step"}
         print("\n".join(f"{name:<32} {value:.6g}" for name, value in values.items()))
-
-
-@contextmanager
-def _wrong_input() -> Iterator[None]:
-    """Count a value that is refused while everything is built as wrong input, not as a failed run."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    try:
-        yield
-    except ConfigError:
-        raise
-    except (ValueError, MisconfigurationException) as error:
-        raise ConfigError(str(error)) from error

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -130,15 +131,17 @@ def open_picture(path: Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: If it does not exist.
-        UsageError: If Pillow cannot read it.
+        UsageError: If it cannot be read or is too large.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from mmi.data.document import ImageItem
+    from mmi.data.images import ImageError, open_rgb
 
+    path.stat()
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except UnidentifiedImageError as error:
-        raise UsageError(f"{path} is no picture that can be read; expected PNG, JPEG, WebP or the like.") from error
+        return open_rgb(ImageItem(partial(open, path, "rb"), str(path)))
+    except ImageError as error:
+        reason = str(error).rstrip(".")
+        raise UsageError(f"{path} is no picture that can be used; expected PNG, JPEG or the like: {reason}.") from error
 
 
 _DECODING = {

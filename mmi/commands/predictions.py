@@ -30,7 +30,11 @@ class PredictionFile(Callback):
         self._stream: TextIO | None = None
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the file."""
+        """Open the file, once those of an earlier call with more ranks are gone."""
+        if trainer.is_global_zero:
+            for stale in self.file.parent.glob(f"{self.file.stem}.rank*{self.file.suffix}"):
+                stale.unlink()
+        trainer.strategy.barrier()
         if trainer.global_rank:
             self.file = self.file.with_suffix(f".rank{trainer.global_rank}{self.file.suffix}")
         self.file.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,9 @@ against Lightning's Trainer, so that a mistake is one sentence before anything i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,7 @@ TRAINER_ELSEWHERE = {
     "logger": "run.loggers",
     "enable_checkpointing": "run.save_every",
     "default_root_dir": "run.folder",
+    "plugins": "trainer.precision or trainer.strategy",
 }
 CLASS_PATHS = (
     "mmi.",
@@ -51,6 +54,9 @@ CLASS_PATHS = (
     "lightning.pytorch.plugins.",
 )
 """Where classes named in YAML may come from: a config of a stranger must not run code of its choice."""
+PROFILERS = ("simple", "advanced", "pytorch", "xla")
+_IMPORTABLE = re.compile(r"[^\W\d][\w-]*(\.[\w-]+)+|.*\.(ya?ml|json)")
+"""Text that the parser of the trainer could import, such as ``os.system``, or read as one more config."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +106,12 @@ def settings_from_command_line(line: CommandLine, *, run: str | None = None) -> 
     configs, overrides = list(line.options.config), list(line.overrides)
     if run:
         place = Path(run).resolve()
+        # Kept as written where that names the folder; `.`, `..` and links do not.
+        parent = Path(run).parent if Path(run).name == place.name else place.parent
         if not (place / "config.yaml").is_file():
             raise UsageError(f"{run} is no run folder: it has no config.yaml; give the folder that mmi fit wrote.")
         configs.insert(0, str(place / "config.yaml"))
-        overrides = [Override("run.folder", str(Path(run).parent)), Override("run.name", place.name), *overrides]
+        overrides = [Override("run.folder", str(parent)), Override("run.name", place.name), *overrides]
     if not configs:
         raise UsageError("no config given; add --config FILE, such as --config configs/demo.yaml.")
     tree = compose(configs, overrides)
@@ -112,6 +120,7 @@ def settings_from_command_line(line: CommandLine, *, run: str | None = None) -> 
         if root not in CONFIG_ROOTS:
             raise ConfigError(unknown_key(root, CONFIG_ROOTS))
     refuse_foreign_classes(tree)
+    refuse_foreign_names(tree.get("trainer"), "trainer")
     model = section(tree, "model")
     for key in model:
         if key not in MODEL_KEYS:
@@ -213,6 +222,9 @@ def _trainer_settings(given: dict[str, Any], run: RunConfig, *, has_validation: 
     for key, instead in TRAINER_ELSEWHERE.items():
         if key in given:
             raise ConfigError(f"trainer.{key} is not used; set {instead} instead.")
+    profiler = given.get("profiler")
+    if isinstance(profiler, str) and profiler not in PROFILERS:
+        raise ConfigError(f'trainer.profiler is the text "{profiler}"; expected one of {", ".join(PROFILERS)}.')
     built = {key for key, value in given.items() if _names_classes(value)}
     typed = arguments_from_tree(Trainer, {k: v for k, v in given.items() if k not in built}, "trainer")
     for key in built - set(parameters(Trainer)):
@@ -247,3 +259,47 @@ def refuse_foreign_classes(tree: object, where: str = "") -> None:
     elif isinstance(tree, list):
         for index, value in enumerate(tree):
             refuse_foreign_classes(value, f"{where}[{index}]")
+
+
+def refuse_foreign_names(tree: object, where: str) -> None:
+    """Refuse text in the ``trainer`` part that its parser could import; only ``class_path`` names what is imported.
+
+    Raises:
+        ConfigError: Naming the text and its place.
+    """
+    if isinstance(tree, Mapping):
+        for key, value in tree.items():
+            if key != "class_path":
+                refuse_foreign_names(value, f"{where}.{key}")
+    elif isinstance(tree, list):
+        for index, value in enumerate(tree):
+            refuse_foreign_names(value, f"{where}[{index}]")
+    elif isinstance(tree, str):
+        if _IMPORTABLE.fullmatch(tree.strip()):
+            raise ConfigError(f'{where} is the text "{tree}", which could name code to import; such text is refused.')
+        inner = _as_yaml(tree)
+        if inner != tree:  # the parser reads text as YAML once more
+            refuse_foreign_classes(inner, where)
+            refuse_foreign_names(inner, where)
+
+
+def _as_yaml(text: str) -> object:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return text
+
+
+@contextmanager
+def wrong_input() -> Iterator[None]:
+    """Count a value that is refused while everything is built as wrong input, not as a failed run."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (ValueError, MisconfigurationException) as error:
+        raise ConfigError(str(error)) from error

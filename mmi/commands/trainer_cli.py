@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -46,12 +45,14 @@ class Session:
     Args:
         command: ``fit``, ``validate``, ``test`` or ``predict``.
         folder: The run folder.
-        resume: Whether training goes on from a checkpoint.
+        resume: Whether training goes on from a checkpoint of this folder.
+        command_line: What was typed, for the record.
     """
 
     command: str
     folder: RunFolder
     resume: bool
+    command_line: tuple[str, ...]
 
     def refuse_used_folder(self, settings: Settings) -> None:
         """Refuse to mix a fresh run with the checkpoints of an earlier one, before anything is built.
@@ -104,6 +105,7 @@ class TrainerCLI(LightningCLI):
         self.datamodule.setup("fit" if is_fit else "validate")
         callbacks: list[Callback] = [RunProgress()] if settings.trainer.get("enable_progress_bar", True) else []
         if not is_fit:
+            self.datamodule.skips.write_to(folder.skipped_file)
             self.predictions = PredictionFile(folder.path / "predictions.jsonl")
             callbacks += [self.predictions] if self.session.command == "predict" else []
             self.trainer_defaults = {"callbacks": callbacks}
@@ -136,7 +138,7 @@ class _OpenFolder(Callback):
         if not trainer.is_global_zero:
             return
         prints = fingerprint_sources({table: self.settings.data[table] for table in ("train", "val")})
-        record_session(folder.environment_file, ["mmi", *sys.argv[1:]], self.settings.seed, prints)
+        record_session(folder.environment_file, self.session.command_line, self.settings.seed, prints)
 
 
 class _PanelWriter:
@@ -181,6 +183,7 @@ _NOISE = (
     "Restoring states",
     "Loaded model weights",
     "`Trainer.",
+    "Detected KeyboardInterrupt",
     "Loading `train_dataloader`",
 )
 

@@ -183,7 +183,10 @@ class InterleavedDataModule(LightningDataModule):
         self._cursor = state_dict.get("cursor")
 
     def teardown(self, stage: str | None = None) -> None:
-        """Tell what was left out."""
+        """Tell what was left out.
+
+        That is what planning left out and the pictures that rank 0 could not decode; ``skip_log`` names every rank's.
+        """
         rank_zero_info(self.skips.summary())
 
     def _loader(self, plans: PlanFactory) -> BatchLoader:

@@ -1,8 +1,9 @@
 """From one number per label and per image to the number that is minimised (SPEC 2.2, 2.3; D7, D19).
 
-Means are over the whole optimizer step, not over one rank: every rank divides by the counts of all ranks, so a label
-weighs the same wherever it lands. ``DistributedDataParallel`` averages gradients over ranks; multiplying by the number
-of ranks beforehand turns that average into the sum wanted here.
+Means are over the ranks of one micro-batch: every rank divides by the counts of all ranks, so a label weighs the same
+on whichever rank it lands. ``DistributedDataParallel`` averages gradients over ranks; multiplying by the number of
+ranks beforehand turns that average into the sum wanted here. Accumulated micro-batches (``accumulate_grad_batches``)
+are averaged by Lightning, each with the same weight however many labels and images it has.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mmi.tokens import IGNORE_LABEL
 
 @dataclass(frozen=True)
 class StepLoss:
-    """Losses of one step as this rank contributes them; their mean over ranks is the loss of the whole step.
+    """Losses of one micro-batch as this rank contributes them; their mean over ranks is the loss of the micro-batch.
 
     Args:
         total: float32[] the weighted sum that is minimised.
@@ -43,7 +44,7 @@ def count_terms(output: NetworkOutput) -> Tensor:
 def weigh(
     output: NetworkOutput, config: LossConfig, counts: Tensor, *, n_ranks: int = 1, image_denominator: Preset
 ) -> StepLoss:
-    """Weigh the losses of a rank's share of a step; no labels and no images give exactly zero.
+    """Weigh the losses of a rank's share of a micro-batch; no labels and no images give exactly zero.
 
     Args:
         output: The network's losses, unweighted. Where only some images were diffused, they stand for all that have a

@@ -1,4 +1,7 @@
-"""The network under Lightning: steps, losses weighed over ranks, logging. The maths is in the network and ``loss``."""
+"""The network under Lightning: steps, losses weighed over ranks, logging. The maths is in the network and ``loss``.
+
+A loss is a mean over the ranks of one micro-batch; accumulated micro-batches are averaged.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,6 @@ from mmi.training.records import EvaluationRecord, TrainingRecord
 
 # Validation draws the same noise at every visit and in every run, so that its curve can be compared.
 _VALIDATION_SEED = 0
-_IMAGES_PER_RANK = 1_000_000
 
 
 class MMInterleavedModule(LightningModule):
@@ -70,13 +72,14 @@ class MMInterleavedModule(LightningModule):
         self.seed = 0
         self._step_of_draws = -1
         self._images_of_step = 0
+        self._images_evaluated = 0
         self._training: TrainingRecord | None = None
         self._evaluation: EvaluationRecord | None = None
 
     # Steps
 
     def training_step(self, batch: InterleavedBatch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch, as this rank contributes it."""
+        """Return the loss of a micro-batch, as this rank contributes it."""
         output, loss = self._step(batch, self._training_draws(batch))
         assert self._training is not None
         self._training.update(batch, output, loss)
@@ -86,7 +89,7 @@ class MMInterleavedModule(LightningModule):
 
     def validation_step(self, batch: InterleavedBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Record the losses of a batch."""
-        output, _ = self._step(batch, self._fixed_draws(batch, batch_idx))
+        output, _ = self._step(batch, self._fixed_draws(batch))
         assert self._evaluation is not None
         self._evaluation.update(batch, output)
 
@@ -119,11 +122,14 @@ class MMInterleavedModule(LightningModule):
         self._images_of_step += total
         return draws
 
-    def _fixed_draws(self, batch: InterleavedBatch, batch_idx: int) -> DiffusionDraws | None:
+    def _fixed_draws(self, batch: InterleavedBatch) -> DiffusionDraws | None:
+        """Draw for a batch; images are counted through the evaluation, whatever the ranks and the batch size."""
         if not self.draws_images:
             return None
-        first = self.global_rank * _IMAGES_PER_RANK
-        return self._draw(_VALIDATION_SEED, batch_idx, first, batch.n_images, condition_dropout=0.0)
+        before, total = self._images_before(batch.n_images)
+        first = self._images_evaluated + before
+        self._images_evaluated += total
+        return self._draw(_VALIDATION_SEED, 0, first, batch.n_images, condition_dropout=0.0)
 
     def _draw(
         self, seed: int, step: int, first: int, n_images: int, condition_dropout: float | None = None
@@ -216,6 +222,7 @@ class MMInterleavedModule(LightningModule):
         self._close_evaluation()
 
     def _open_evaluation(self, prefix: str) -> None:
+        self._images_evaluated = 0
         self._evaluation = EvaluationRecord(prefix, self.network, self.loss, self.compat, self._sources(), self.device)
 
     def _close_evaluation(self) -> None:

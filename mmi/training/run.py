@@ -10,6 +10,7 @@ from typing import Literal
 
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from mmi.checkpoints.run_folder import RunFolder, read_tracking, write_tracking
 from mmi.config import ConfigError
@@ -113,21 +114,28 @@ def make_loggers(config: RunConfig, folder: RunFolder) -> list[Logger]:
 def _wandb(config: RunConfig, folder: RunFolder) -> Logger:
     from lightning.pytorch.loggers import WandbLogger
 
-    ids = read_tracking(folder)
-    if "wandb" not in ids:
-        folder.path.mkdir(parents=True, exist_ok=True)
-        ids["wandb"] = secrets.token_hex(4)
-        write_tracking(folder, ids)
     settings = config.wandb
     return WandbLogger(
         name=config.name,
-        id=ids["wandb"],
+        id=_wandb_id(folder),
         save_dir=folder.path,
         project=settings.project,
         entity=settings.entity,
         offline=settings.offline,
         resume="allow",
     )
+
+
+def _wandb_id(folder: RunFolder) -> str | None:
+    """Return the id of the run, made in its first session; None on ranks other than 0, which send nothing."""
+    if rank_zero_only.rank != 0:
+        return None
+    ids = read_tracking(folder)
+    if "wandb" not in ids:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        ids["wandb"] = secrets.token_hex(4)
+        write_tracking(folder, ids)
+    return ids["wandb"]
 
 
 def make_panel(

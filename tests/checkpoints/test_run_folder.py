@@ -123,3 +123,26 @@ def test_tracker_ids_are_kept(tmp_path: Path) -> None:
     assert read_tracking(folder) == {}
     write_tracking(folder, {"wandb": "abc"})
     assert read_tracking(folder) == {"wandb": "abc"}
+
+
+def test_files_cut_short_are_set_aside_and_begun_anew(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.tracking_file.write_text("")
+    folder.environment_file.write_text('{"sessions": [{"seed"')
+    assert read_tracking(folder) == {}
+    record_session(folder.environment_file, ["mmi", "fit"], seed=3)
+    assert [session["seed"] for session in json.loads(folder.environment_file.read_text())["sessions"]] == [3]
+    assert (tmp_path / "environment.json.damaged").read_text() == '{"sessions": [{"seed"'
+
+
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder(tmp_path)
+    folder.start({"run": {"name": "demo"}})
+
+    def crash(*_: object) -> None:
+        raise OSError("power cut")
+
+    monkeypatch.setattr("os.replace", crash)
+    with pytest.raises(OSError, match="power cut"):
+        folder.start({"run": {"name": "again"}})
+    assert folder.read_config() == {"run": {"name": "demo"}}

@@ -73,6 +73,11 @@ def test_a_later_file_may_remove_a_source_too(write):
     assert list(compose(["a.yaml", "b.yaml"])["data"]["val"]) == ["y"]
 
 
+def test_yaml_merge_keys_work(write):
+    write(a="model: &m {x: 1, y: 2}\nrun: {<<: *m, y: 3}")
+    assert compose(["a.yaml"])["run"] == {"x": 1, "y": 3}
+
+
 def test_numbers_in_scientific_notation_are_numbers_and_dates_are_text(write):
     write(a="run: {rate: 1e-4, when: 2024-01-02, id: 1e3x}")
     assert compose(["a.yaml"])["run"] == {"rate": 1e-4, "when": "2024-01-02", "id": "1e3x"}
@@ -88,6 +93,9 @@ def test_numbers_in_scientific_notation_are_numbers_and_dates_are_text(write):
         pytest.param("base: nowhere/at_all", "a.yaml: base: no config file nowhere/at_all", id="absent base"),
         pytest.param("base: a.yaml", "includes itself through base: a.yaml -> a.yaml", id="circle"),
         pytest.param("run: {x: '${data.nothing}'}", "run.x: .*data.nothing", id="interpolation"),
+        pytest.param("run: {x: '${a'}", r"run.x: .*expected \${a.b.c}", id="open interpolation"),
+        pytest.param("run: {~: 1}", "a.yaml line 1: the key None is no name", id="nameless key"),
+        pytest.param("? [a]\n: 1", "a.yaml line 1: the key .* is no name", id="list as key"),
         pytest.param("run: {x: '???'}", "run.x must be set, for example with --run.x=VALUE", id="mandatory"),
     ],
 )
@@ -96,6 +104,12 @@ def test_a_bad_file_is_one_sentence(write, text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         compose(["a.yaml"])
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_over_a_mapping_is_refused(write):
+    write(a="data: {train: {x: {path: p}}}", b="data: {train: [p]}")
+    with pytest.raises(ConfigError, match=r"data\.train is a list in one config file and holds keys in another"):
+        compose(["a.yaml", "b.yaml"])
 
 
 def test_a_missing_file_names_the_nearest_packaged_one(write):

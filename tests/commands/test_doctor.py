@@ -44,6 +44,11 @@ def test_doctor_finds_the_data_of_a_config(capsys, tmp_path, monkeypatch):
     assert "--data.train.pairs.path" in found["data.train.pairs"]["fix"]
 
 
+def test_doctor_takes_a_config_without_a_tokenizer(capsys):
+    _, found = findings(capsys, "--config", "model/tiny", "--data.tokenizer=null")
+    assert "data.tokenizer" not in found
+
+
 def test_doctor_says_which_weights_are_missing(capsys):
     # The data of this config is not here either; only the weights are looked at.
     network = "--model.network.language.weights"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
+import signal
 
 import pytest
 import yaml
@@ -51,6 +54,7 @@ def test_fit_fills_the_run_folder(trained):
     assert (run / "samples" / "step-30" / "panel.png").is_file()
     environment = json.loads((run / "environment.json").read_text())
     assert "train.stories" in environment["sessions"][0]["data"]
+    assert environment["sessions"][0]["command"][:4] == ["mmi", "fit", "--config", "smoke"]
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["data"]["train"]["stories"]["path"] == "w/stories/train.jsonl.zip"
     assert "paths" not in config
@@ -60,6 +64,17 @@ def test_fit_fills_the_run_folder(trained):
 def test_a_second_fresh_fit_is_refused_with_the_way_out(capsys):
     assert main(["fit", "--config", "smoke", "--paths.world=w"]) == 2
     assert "--ckpt_path last" in capsys.readouterr().err
+
+
+def test_a_checkpoint_from_elsewhere_starts_only_a_run_of_its_own(trained, capsys):
+    shutil.copytree(trained / "runs/smoke/checkpoints/last", trained / "elsewhere")
+    before = (trained / "runs/smoke/config.yaml").read_text()
+    arguments = ["fit", "--run", "runs/smoke", "--ckpt_path", "elsewhere", "--trainer.max_steps=31"]
+    assert main(arguments) == 2
+    assert "already holds checkpoints" in capsys.readouterr().err
+    assert (trained / "runs/smoke/config.yaml").read_text() == before
+    assert main([*arguments, "--run.name=fresh"]) == 0
+    assert (trained / "runs/fresh/checkpoints/last").is_dir()
 
 
 def test_fit_goes_on_from_its_run_folder_alone(capsys):
@@ -89,6 +104,39 @@ def test_measuring_prints_the_losses(command, capsys):
     assert main([command, "--run", "runs/smoke", "--ckpt_path", "last"]) == 0
     prefix = "val" if command == "validate" else "test"
     assert f"{prefix}/loss_text" in capsys.readouterr().out
+
+
+def test_the_run_folder_may_be_the_working_directory(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained / "runs/smoke")
+    for run in (".", "../smoke/checkpoints/.."):
+        assert main(["fit", "--run", run, "--print_config"]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["run"] == {
+            **yaml.safe_load((trained / "runs/smoke/config.yaml").read_text())["run"],
+            "folder": os.fspath(trained.resolve() / "runs"),
+        }
+
+
+def test_ctrl_c_while_measuring_exits_130(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mmi.training.module.MMInterleavedModule.validation_step", stop)
+    try:
+        assert main(["validate", "--run", "runs/smoke"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert "stopped." in capsys.readouterr().err
+
+
+def test_predict_names_what_it_left_out_and_removes_files_of_other_ranks(trained, capsys):
+    pictures = trained / "some"
+    shutil.copytree(trained / "w/stories/images", pictures)
+    next(pictures.glob("val-*")).unlink()
+    stale = trained / "runs/smoke/predictions.rank1.jsonl"
+    stale.write_text("{}")
+    assert main(["predict", "--run", "runs/smoke", "--data.val.stories.images=some"]) == 0
+    assert not stale.exists()
+    assert (trained / "runs/smoke/skipped.jsonl").read_text().count('"source": "stories"') == 1
 
 
 def test_predict_writes_a_line_for_every_document(trained, capsys):

@@ -17,6 +17,13 @@ def world(tmp_path_factory):
     write_world(folder / "data" / "smoke-world", size=4)
     (folder / "malformed.yaml").write_text("model: {compat: official\nrun: {name: x}\n")
     (folder / "note.txt").write_text("no picture")
+    picture = next((folder / "data").rglob("*.png")).read_bytes()
+    (folder / "cut.png").write_bytes(picture[: len(picture) // 2])
+    (folder / "list.yaml").write_text("data: {train: [1]}")
+    (folder / "open.yaml").write_text("run: {name: '${a'}")
+    (folder / "null.yaml").write_text("data: {~: 1}")
+    (folder / "key.yaml").write_text("? [a]\n: 1")
+    (folder / "bad.json").write_text("{")
     return folder
 
 
@@ -68,12 +75,46 @@ WRONG = {
         "class_path is os.system",
         "may name only classes of mmi",
     ),
+    "module of a stranger": (["fit", *SMOKE, "--trainer.profiler=evilmod.X"], "evilmod.X", "refused"),
+    "no such profiler": (["fit", *SMOKE, "--trainer.profiler=evilmod"], "evilmod", "simple, advanced, pytorch, xla"),
+    "function of a stranger": (
+        [
+            "fit",
+            *SMOKE,
+            "--trainer.callbacks=[{class_path: lightning.pytorch.callbacks.LambdaCallback, init_args: "
+            "{setup: evilmod.X}}]",
+        ],
+        'trainer.callbacks[0].init_args.setup is the text "evilmod.X"',
+        "refused",
+    ),
+    "class of a stranger as text": (
+        ["fit", *SMOKE, "--trainer.strategy='{class_path: evilmod.X}'"],
+        "trainer.strategy.class_path is evilmod.X",
+        "may name only classes of mmi",
+    ),
+    "plugins": (["fit", *SMOKE, "--trainer.plugins=[]"], "trainer.plugins is not used", "trainer.precision"),
+    "list over keys": (["fit", *SMOKE, "--config", "list.yaml"], "data.train is a list", "use the same in both"),
+    "open interpolation": (["fit", *SMOKE, "--config", "open.yaml"], "run.name", "expected ${a.b.c}"),
+    "key without a name": (["fit", *SMOKE, "--config", "null.yaml"], "line 1: the key None", "expected text"),
+    "list as a key": (["fit", *SMOKE, "--config", "key.yaml"], "line 1: the key ['a']", "expected text"),
+    "preview of missing data": (
+        ["data", "preview", *SMOKE, "--data.train.stories.path=nowhere"],
+        "data.train.stories.path is nowhere",
+        "does not exist",
+    ),
+    "preview of malformed data": (
+        ["data", "preview", *SMOKE, "--data.train={x: {format: coco_captions, path: bad.json, images: .}}"],
+        "bad.json is not JSON",
+        "rewrite",
+    ),
+    "doctor of a list of sources": (["doctor", *SMOKE, "--data.train=[1]"], "data.train is [1]", "expected keys"),
     "no checkpoint to go on from": (["fit", *SMOKE, "--ckpt_path", "last"], "holds no checkpoint", "mmi fit"),
     "no run folder": (["generate", "--run", "runs/none", "--text", "a"], "runs/none", "holds no checkpoint"),
     "no config in the run folder": (["validate", "--run", "runs/none"], "runs/none is no run folder", "mmi fit wrote"),
     "empty prompt": (["generate", "--run", "runs/none"], "the prompt is empty", "--text"),
     "missing picture": (["generate", "--run", "r", "--image", "none.png"], "none.png", "check the path"),
     "no picture": (["generate", "--run", "r", "--image", "note.txt"], "note.txt is no picture", "expected PNG"),
+    "truncated picture": (["generate", "--run", "r", "--image", "cut.png"], "cut.png", "damaged or truncated"),
     "wrong number": (["generate", "--run", "r", "--text", "a", "--steps", "x"], "--steps", "invalid int value"),
     "no such data command": (["data", "microwrld"], 'unknown command "data microwrld"', "mean microworld?"),
     "world of odd size": (["data", "microworld", "--out", "w", "--image-size", "33"], "33", "16"),

@@ -153,6 +153,18 @@ def test_rows_of_the_same_picture_are_one_document(world: Path) -> None:
     assert texts == {"a", "c"}
 
 
+def test_pictures_named_alike_in_two_files_are_two_documents(tmp_path: Path) -> None:
+    files = []
+    for folder, names in (("one", ("0.png", "1.png")), ("two", ("0.png",))):
+        for name in names:
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.new("RGB", (4, 4)).save(tmp_path / folder / name)
+        files.append(tmp_path / folder / "captions.json")
+        write_coco_captions(files[-1], [CaptionedImage(i, name, ("a",)) for i, name in enumerate(names)], "plain")
+    captions = source("coco_captions", [str(file) for file in files])
+    assert [captions[i].id for i in range(3)] == ["one/captions/0.png", "1.png", "two/captions/0.png"]
+
+
 def test_missing_pictures_and_broken_lines_are_named(world: Path) -> None:
     lines = [
         '{"image": "photos/0.png", "caption": "a b"}',

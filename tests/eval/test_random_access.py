@@ -12,8 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mmi_eval.formats.errors import FormatError, path_inside
+from mmi_eval.formats.mmc4 import MMC4Document, MMC4Shards, write_mmc4
+from mmi_eval.formats.pair_lines import PairLines
+from mmi_eval.formats.pair_tars import PairTars, TarPair, write_pair_tar
 from mmi_eval.formats.random_access import IndexedLines, InflatedRange
-from mmi_eval.formats.shards import ShardedLines, shard_files
+from mmi_eval.formats.shards import ShardedLines, shard_files, shard_names
 
 
 def zipped(path: Path, data: bytes, method: int, member: str = "a.jsonl") -> Path:
@@ -117,7 +120,7 @@ def test_shards_are_found_by_folder_braces_star_and_list(tmp_path):
     assert shard_files(str(tmp_path / "s-{00..02}.jsonl"), (".jsonl",)) == everything
     assert shard_files(tmp_path / "s-*.jsonl", (".jsonl",)) == everything
     assert shard_files([everything[2], everything[0]], (".jsonl",)) == [everything[2], everything[0]]
-    lines = ShardedLines(everything)
+    lines = ShardedLines(everything, lambda file: file.stem)
     found = [(shard.path, line) for shard, line in map(lines.locate, range(len(lines)))]
     assert found == [(path, line) for path in everything for line in range(2)]
     for missing in (tmp_path / "s-{02..03}.jsonl", tmp_path / "x-*.jsonl", tmp_path / "x.jsonl"):
@@ -129,3 +132,24 @@ def test_shards_are_found_by_folder_braces_star_and_list(tmp_path):
 def test_no_record_reads_a_file_outside_its_folder(name):
     with pytest.raises(FormatError, match="expected a relative path"):
         path_inside("photos", name, "row 1")
+
+
+def test_only_files_of_one_name_get_as_many_folders_as_tell_them_apart():
+    def names(*files):
+        return shard_names(files, lambda file: file.name.split(".")[0])
+
+    assert names("a/0.tar", "a/1.tar", "b/2.tar") == ["0", "1", "2"]
+    assert names("a/0.tar", "b/0.tar", "b/1.tar") == ["a/0", "b/0", "1"]
+    assert names("a/x/0.tar", "b/x/0.tar", "b/y/0.tar") == ["a/x/0", "b/x/0", "b/y/0"]
+    assert names("a/0.jsonl", "a/0.jsonl.zip", "b/0.jsonl") == ["a/0.jsonl", "a/0.jsonl.zip", "b/0.jsonl"]
+    assert names("a/0.tar", "a/../a/0.tar") == ["0", "0"]
+
+
+def test_records_of_shards_named_alike_have_names_of_their_own(tmp_path):
+    for folder in ("one", "two"):
+        write_pair_tar(tmp_path / folder / "0.tar", [(TarPair("k", "text", "png"), b"picture")])
+        write_mmc4(tmp_path / folder / "0.jsonl", [MMC4Document(("a",), ())])
+    folders = [tmp_path / "one", tmp_path / "two"]
+    assert [PairTars(folders).name(i) for i in (0, 1)] == ["one/0/k", "two/0/k"]
+    for lines in (MMC4Shards(folders), PairLines(folders)):
+        assert [lines.name(i) for i in (0, 1)] == ["one/0/1", "two/0/1"]

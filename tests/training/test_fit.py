@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from factories import tiny_config
+from factories import batch, tiny_config
 from toy_training import StepLosses, ToyData, run_config, toy_batch, toy_module, toy_trainer
 
 from mmi.checkpoints.run_folder import RunFolder
@@ -165,6 +165,18 @@ def test_validation_repeats_itself_and_leaves_out_what_is_random() -> None:
         visits.append({name: float(value) for name, value in trainer.callback_metrics.items()})
     assert visits[0] == visits[1]
     assert {"val/loss", "val/loss_text", "val/loss_image", "val/accuracy_text"} <= visits[0].keys()
+
+
+def test_validation_does_not_depend_on_the_batch_size() -> None:
+    documents = [[("red", 1, "hat", 2)], [("two", 3, "cat")], [("far", 4)]]
+    values = []
+    for batches in ([documents], [[row] for row in documents]):
+        made = [batch(rows, length=18) for rows in batches]
+        data = ToyData(len(made), made.__getitem__)
+        trainer = toy_trainer([], 1)
+        (found,) = trainer.validate(toy_module(), data, verbose=False)
+        values.append(found)
+    assert values[1] == pytest.approx(values[0], rel=1e-5)
 
 
 def test_an_image_loss_of_weight_zero_is_neither_computed_nor_trained() -> None:

@@ -1,4 +1,4 @@
-"""Weighing: means over the whole step on any number of ranks, exact zeros, nothing computed for a weight of zero."""
+"""Weighing: means over a micro-batch on any number of ranks, exact zeros, nothing computed for a weight of zero."""
 
 from __future__ import annotations
 

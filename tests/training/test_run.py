@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from factories import picture
+from lightning.pytorch.utilities import rank_zero_only
 from toy_training import ToyData, run_config, toy_module, toy_trainer
 
 from mmi.checkpoints.run_folder import RunFolder, read_tracking
@@ -113,3 +114,12 @@ def test_wandb_keeps_one_id_through_resumes_and_stays_offline(tmp_path: Path, mo
     assert ids[0] == ids[1] == read_tracking(folder)["wandb"]
     sessions = list((folder.path / "wandb").glob(f"offline-run-*-{ids[0]}"))
     assert sessions
+
+
+def test_only_the_first_rank_makes_an_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb", reason='needs pip install "mmi[tracking]"')
+    config = run_config(tmp_path, loggers=("wandb",))
+    folder = RunFolder(config.path)
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    make_loggers(config, folder)
+    assert not folder.tracking_file.exists()

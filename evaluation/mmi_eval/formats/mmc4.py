@@ -68,7 +68,7 @@ class MMC4Shards(Sequence[MMC4Document]):
 
     def __init__(self, paths: PathsLike, images: str | Path | None = None) -> None:
         self.images = images
-        self._lines = ShardedLines(shard_files(paths, SUFFIXES))
+        self._lines = ShardedLines(shard_files(paths, SUFFIXES), lambda file: file.name.split(".jsonl")[0])
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -84,8 +84,7 @@ class MMC4Shards(Sequence[MMC4Document]):
 
     def name(self, index: int) -> str:
         """Return ``shard/row``, unique and stable."""
-        shard, line = self._lines.locate(index)
-        return f"{shard.path.name.split('.jsonl')[0]}/{shard.row(line)}"
+        return self._lines.name(index)
 
     def image_path(self, image: MMC4Image) -> Path:
         """Return where a picture lies.

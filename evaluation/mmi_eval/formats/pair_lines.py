@@ -49,7 +49,7 @@ class PairLines(Sequence[LinePair]):
     def __init__(self, paths: PathsLike, images: str | Path | None = None) -> None:
         files = shard_files(paths, SUFFIXES)
         self.images = Path(images) if images is not None else files[0].parent if files else Path()
-        self._lines = ShardedLines(files)
+        self._lines = ShardedLines(files, lambda file: file.name.split(".")[0])
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -65,8 +65,7 @@ class PairLines(Sequence[LinePair]):
 
     def name(self, index: int) -> str:
         """Return ``file/row``, unique and stable."""
-        shard, line = self._lines.locate(index)
-        return f"{shard.path.name.split('.')[0]}/{shard.row(line)}"
+        return self._lines.name(index)
 
     def image_path(self, pair: LinePair) -> Path:
         """Return where a picture lies.

@@ -18,7 +18,7 @@ from typing import BinaryIO
 from . import errors
 from .errors import FormatError
 from .random_access import FileRange
-from .shards import PathsLike, shard_files
+from .shards import PathsLike, shard_files, shard_names
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
 
@@ -46,8 +46,8 @@ _Member = tuple[int, int]  # offset and size of the data
 class _TarIndex:
     """Where each pair of one shard lies."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
         self.bytes = FileRange(path)
         pairs: dict[str, dict[str, _Member]] = {}
         try:
@@ -91,7 +91,9 @@ class PairTars(Sequence[TarPair]):
     """
 
     def __init__(self, paths: PathsLike) -> None:
-        self._shards = [_TarIndex(path) for path in shard_files(paths, (".tar",))]
+        files = shard_files(paths, (".tar",))
+        names = shard_names(files, lambda file: file.stem)
+        self._shards = [_TarIndex(file, name) for file, name in zip(files, names, strict=True)]
         self._ends = list(accumulate(len(shard.keys) for shard in self._shards))
 
     def __len__(self) -> int:
@@ -125,7 +127,7 @@ class PairTars(Sequence[TarPair]):
     def name(self, index: int) -> str:
         """Return ``shard/key``, unique and stable."""
         shard, row = self._locate(index)
-        return f"{shard.path.stem}/{shard.keys[row]}"
+        return f"{shard.name}/{shard.keys[row]}"
 
     def image_range(self, index: int) -> FileRange:
         """Return where the encoded picture of a pair lies; small enough to send to another process.

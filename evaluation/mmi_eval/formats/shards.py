@@ -1,10 +1,12 @@
-"""A data set in several files: which files they are, and which record of which file is number ``i``."""
+"""A data set in several files: which files they are, their names, and which record of which file is number ``i``."""
 
 from __future__ import annotations
 
+import os
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -68,15 +70,46 @@ def shard_files(paths: PathsLike, suffixes: Sequence[str]) -> list[Path]:
     return files
 
 
+def shard_names(files: Iterable[str | Path], stem: Callable[[Path], str]) -> list[str]:
+    """Return a short name for each file that no other file has.
+
+    That is its stem. Files of one stem get as many of their folders in front as tell them apart, and keep their endings
+    where two are in one folder; a file given twice has one name.
+
+    Args:
+        files: The files of one data set.
+        stem: Gives a file's name without its ending.
+
+    Example:
+        >>> shard_names(["a/0.tar", "b/0.tar", "b/1.tar"], lambda file: file.stem)
+        ['a/0', 'b/0', '1']
+    """
+    paths = [Path(os.path.abspath(file)) for file in files]
+    alike: defaultdict[str, set[Path]] = defaultdict(set)
+    for path in paths:
+        alike[stem(path)].add(path)
+    names: dict[Path, str] = {}
+    for bare, group in alike.items():
+        same_folder = len({path.parent for path in group}) < len(group)
+        named = {path: (*path.parent.parts, path.name if same_folder else bare) for path in group}
+        n_parts = 1
+        while len({parts[-n_parts:] for parts in named.values()}) < len(group):
+            n_parts += 1
+        names |= {path: "/".join(parts[-n_parts:]) for path, parts in named.items()}
+    return [names[path] for path in paths]
+
+
 class ShardedLines:
     """Lines of several files as one sequence.
 
     Args:
         files: Text files, plain or ``.jsonl.zip``.
+        stem: Gives a file's name without its ending.
     """
 
-    def __init__(self, files: Iterable[Path]) -> None:
+    def __init__(self, files: Sequence[Path], stem: Callable[[Path], str]) -> None:
         self.shards = [IndexedLines(file) for file in files]
+        self._names = shard_names(files, stem)
         self._ends = list(accumulate(len(shard) for shard in self.shards))
 
     def __len__(self) -> int:
@@ -88,9 +121,22 @@ class ShardedLines:
         Raises:
             IndexError: If there is no such line.
         """
+        number, line = self._locate(index)
+        return self.shards[number], line
+
+    def name(self, index: int) -> str:
+        """Return ``shard/row``, unique and stable.
+
+        Raises:
+            IndexError: If there is no such line.
+        """
+        number, line = self._locate(index)
+        return f"{self._names[number]}/{self.shards[number].row(line)}"
+
+    def _locate(self, index: int) -> tuple[int, int]:
         if index < 0:
             index += len(self)
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} was asked for; there are {len(self)}.")
-        shard = bisect_right(self._ends, index)
-        return self.shards[shard], index - (self._ends[shard - 1] if shard else 0)
+        number = bisect_right(self._ends, index)
+        return number, index - (self._ends[number - 1] if number else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,6 +16,7 @@ from mmi.data.sources.config import SourceConfig
 from mmi.data.sources.pairs import pair_document
 from mmi_eval.formats.coco_captions import CaptionedImage, read_coco_captions
 from mmi_eval.formats.errors import FormatError, path_inside
+from mmi_eval.formats.shards import shard_names
 
 _SPLIT = re.compile(r"(train|val|test)\d{4}")
 
@@ -36,9 +38,11 @@ class CocoCaptionSource:
         self._config = config
         self._seed = seed
         self._records: list[tuple[PictureFolders, CaptionedImage]] = []
-        for path in config.paths:
-            folders = PictureFolders(Path(path), config.image_folder)
+        for path, file in zip(config.paths, shard_names(config.paths, lambda file: file.stem), strict=True):
+            folders = PictureFolders(Path(path), config.image_folder, file)
             self._records.extend((folders, record) for record in _one_per_picture(read_coco_captions(path)))
+        uses = Counter(record.file_name for _, record in self._records) if len(config.paths) > 1 else {}
+        self._repeated = {name for name, n in uses.items() if n > 1}
 
     def __len__(self) -> int:
         return min(len(self._records), self._config.limit or len(self._records))
@@ -54,6 +58,8 @@ class CocoCaptionSource:
         """
         folders, record = self._records[index]
         name = record.file_name
+        if name in self._repeated:
+            name = f"{folders.name}/{name}"
         path = folders.find(record)
         if path is None:
             raise SkipError(name, NO_FILE, f"{record.file_name} is not in {folders.told}")
@@ -86,9 +92,11 @@ class PictureFolders:
     Args:
         annotations: The annotation file.
         images: The folder the user named, if any.
+        name: What tells the annotation file from the others of its source.
     """
 
-    def __init__(self, annotations: Path, images: Path | None) -> None:
+    def __init__(self, annotations: Path, images: Path | None, name: str) -> None:
+        self.name = name
         folder = annotations.parent
         beside = (folder, folder / "images", folder.parent, folder.parent / "images")
         self._roots = [images] if images is not None else [root for root in beside if root.is_dir()]
