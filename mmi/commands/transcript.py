@@ -81,7 +81,7 @@ class Transcript:
         new = [piece for piece in self._pieces if not piece.given]
         n_images = sum(piece.image is not None for piece in new)
         n_words = sum(len(piece.text.split()) for piece in new if piece.text is not None)
-        return f"{n_words} words and {n_images} new pictures."
+        return f"{n_words} word{_s(n_words)} and {n_images} new picture{_s(n_images)}."
 
     def save(self) -> None:
         """Write ``transcript.json`` and ``transcript.html``."""
@@ -127,3 +127,7 @@ class Transcript:
             f'<figure class="{kind}"><img{small} alt="{alt}" src="data:image/png;base64,{data}">'
             f"<figcaption>{piece.file}, {piece.image.width} x {piece.image.height}</figcaption></figure>"
         )
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
