@@ -26,21 +26,35 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $(STAMP)
 
-demo: $(STAMP)  ## data, training and generation with the small real model (about 15 minutes on 2 cores)
-	$(BIN)/mmi data microworld --out data/microworld --vision-trunk data/microworld-trunk --config configs/demo.yaml
+demo: $(STAMP)  ## data, training, evaluation, report and generation with the small real model (about 15 minutes on 2 cores)
+	$(BIN)/mmi data microworld --out data/microworld --size 4000 --workers 2
+	@mkdir -p runs
+	@echo "teaching the encoder, and the judges beside it; what the judges say follows"
+	@export OMP_NUM_THREADS=1; \
+	  $(BIN)/mmi data microworld --out data/microworld --size 4000 --judges >runs/demo-judges.log 2>&1 & judges=$$!; \
+	  trap 'kill $$judges 2>/dev/null; exit 130' INT TERM; \
+	  $(BIN)/mmi data microworld --out data/microworld --size 4000 --encoder --config configs/demo.yaml \
+	    || { kill $$judges 2>/dev/null; exit 1; }; \
+	  wait $$judges; status=$$?; cat runs/demo-judges.log; exit $$status
 	$(BIN)/mmi fit --config configs/demo.yaml $$(test -d runs/demo/checkpoints/last && echo --ckpt_path last)
+	$(BIN)/mmi evaluate --run runs/demo --conditions
+	$(BIN)/mmi report runs/demo
 	$(BIN)/mmi generate --run runs/demo --new-images 2 \
-	  --text "Cleo is in the town, at the bottom, and there is a large red heart in the middle." \
+	  --text "Cleo is in the snow, on the left, and there is a large pink cross at the top right." \
 	  --image data/microworld/stories/images/val-000000-0.png \
-	  --text "Cleo moves to the bottom left." \
+	  --text "Cleo finds a large purple triangle on the right." \
 	  --image data/microworld/stories/images/val-000000-1.png
-	@echo "look at: data/microworld/contact_sheet.png, runs/demo/samples/ (through training), the transcript above"
+	@echo "look at: runs/demo/report.html, data/microworld/contact_sheet.png, the transcript above"
 
 smoke: $(STAMP)  ## the whole chain on random tiny weights (under 2 minutes)
 	rm -rf data/smoke-world runs/smoke
 	$(BIN)/mmi data microworld --out data/smoke-world --size 40
+	$(BIN)/mmi data stats data/smoke-world
 	$(BIN)/mmi fit --config configs/smoke.yaml
 	$(BIN)/mmi validate --run runs/smoke
+	$(BIN)/mmi evaluate --run runs/smoke --config eval/microworld.yaml --paths.world=data/smoke-world \
+	  --tasks vqav2,coco_caption --limit 8
+	$(BIN)/mmi report runs/smoke
 	$(BIN)/mmi generate --run runs/smoke --text "Cleo is in the town." \
 	  --image data/smoke-world/stories/images/val-000000-0.png --new-images 2
 

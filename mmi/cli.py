@@ -60,12 +60,25 @@ COMMANDS = {
         'mmi generate --run runs/demo --text "A story." --new-images 2',
         "generate",
     ),
+    "evaluate": Command(
+        "Evaluate",
+        "ask a model the questions of benchmarks and score the answers",
+        "mmi evaluate --run runs/demo",
+        "evaluate",
+    ),
+    "score": Command(
+        "Evaluate",
+        "score answers that are on disk, without a model",
+        "mmi score --task vqav2 --predictions answers.json",
+        "score",
+    ),
     "data": Command(
         "Data",
         "make the drawn micro-world, look at encoded data",
         "mmi data microworld --out data/microworld --size 2000",
         "data",
     ),
+    "report": Command("Look", "one page about a run: losses, samples, scores", "mmi report runs/demo", "report"),
     "params": Command(
         "Look", "parameters of every part", "mmi params --config model/mm_interleaved_13b.yaml", "params"
     ),

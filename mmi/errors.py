@@ -19,6 +19,7 @@ EXTRA_OF_PACKAGE = {
     "pycocoevalcap": "eval",
     "pycocotools": "eval",
     "cleanfid": "eval",
+    "pyarrow": "parquet",
     "nbformat": "notebooks",
     "nbclient": "notebooks",
     "ipykernel": "notebooks",

@@ -116,13 +116,32 @@ class Generator:
         """Draw the picture that follows each prompt."""
         if not prompts:
             return []
+        state, row, place = self._read_up_to_picture(prompts)
+        return [to_picture(p) for p in state.draw(row, place, settings, seeds)]
+
+    def image_losses(
+        self, prompts: Sequence[Prompt], images: Sequence[Image.Image], seeds: Sequence[int]
+    ) -> list[float]:
+        """Return how badly each picture is predicted after its prompt: its denoising loss, over eight timesteps.
+
+        Args:
+            prompts: What comes before each picture.
+            images: The pictures.
+            seeds: One per picture; a seed fixes the noise, so that losses after two prompts can be compared.
+        """
+        if not prompts:
+            return []
+        size = self.network.config.image_decoder.image_size
+        targets = torch.stack([to_pixels(center_crop(to_rgb(image), size)) for image in images]).to(self.device)
+        state, row, place = self._read_up_to_picture(prompts)
+        return state.image_losses(row, place, targets, seeds).tolist()
+
+    def _read_up_to_picture(self, prompts: Sequence[Prompt]) -> tuple[InterleavedState, Tensor, Tensor]:
+        """Read prompts and the image start after each; return the state, and row and place of the image starts."""
         state = self.read(prompts)
-        n = len(prompts)
-        start = torch.full((n, 1), self.tokenizer.special.image_start, device=self.device)
-        state.read(start)
-        place = torch.full((n,), state.language.text_ids.shape[1] - 1, device=self.device)
-        pixels = state.draw(torch.arange(n, device=self.device), place, settings, seeds)
-        return [to_picture(p) for p in pixels]
+        row = torch.arange(len(prompts), device=self.device)
+        state.read(torch.full((len(prompts), 1), self.tokenizer.special.image_start, device=self.device))
+        return state, row, torch.full_like(row, state.language.text_ids.shape[1] - 1)
 
     @torch.no_grad()
     def score_continuations(self, prompt: Prompt, continuations: Sequence[str]) -> list[float]:

@@ -105,6 +105,15 @@ def test_every_stretch_starts_with_a_marked_word(tokenizer):
     assert later[-len(first) :] == first
 
 
+def test_a_question_mark_stays_with_its_word(byte_folder):
+    tokenizer = Tokenizer.load(byte_folder)
+    for word in ("left?", "right?", "shape?", "middle?"):
+        assert len(tokenizer.encode(word)) == 1
+        assert tokenizer.encode(f"What is on the {word}")[-1:] == tokenizer.encode(word)
+    for text in ("What shape is on the left?", "left? yes", "why??", "a?b", "left ?", "7?", "?", "é?日?"):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
 def test_digits_stand_alone(tokenizer):
     one = tokenizer.encode("x1")[-1]
     ids = tokenizer.encode("x1111")

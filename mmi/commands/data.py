@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mmi.commands.arguments import Arguments
+from mmi.commands.stats import stats
+from mmi.commands.world_networks import (
+    add_encoder_options,
+    add_judge_options,
+    check_network_options,
+    make_encoder,
+    make_judges,
+)
 from mmi.config_tree import did_you_mean
 from mmi.errors import DONE, UsageError
-
-if TYPE_CHECKING:
-    from mmi.config import VisionTrunkConfig
 
 _HELP = """\
 usage: mmi data COMMAND [options]        mmi data COMMAND --help explains one command
 
-  microworld  draw scenes with captions, questions and stories; train a small vision trunk on them
+  microworld  draw scenes with captions, questions and stories; teach an encoder and judges on it
               mmi data microworld --out data/microworld --size 1500
   preview     show what a batch of a config holds: rows, pictures, what is learned
-              mmi data preview --config configs/demo.yaml --out preview.png"""
+              mmi data preview --config configs/demo.yaml --out preview.png
+  stats       count what a world holds: families, question types, tags; a page with sample pictures
+              mmi data stats data/microworld"""
 _WORLD = """\
-Draw a small world in the layouts of the official data sets: stories and quizzes (MMC4), pairs (tars), captions (COCO),
-questions (VQA v2) and a tokenizer. The same arguments give the same bytes; a world that is there is left alone.
+Draw a small world in the layouts of the official data sets: stories (MMC4), pairs (tars), captions (COCO), questions
+(VQA v2) and others, and a tokenizer. The same arguments give the same bytes; a world that is there is left alone.
 
-With --vision-trunk also teach a CLIP-shaped trunk to say what each patch shows, on scenes that occur nowhere else. Its
-numbers are model.network.vision.trunk of --config (default: model/micro.yaml)."""
+On scenes that occur nowhere else, --encoder also teaches a small CLIP, which configs load and freeze like any other
+(its numbers are model.network.vision.trunk of --config, default model/micro.yaml), and --judges the networks that
+judge drawn pictures in scores named micro-*."""
 _WORLD_EXAMPLE = """\
 mmi data microworld --out data/microworld
-mmi data microworld --out data/microworld --size 1500 --vision-trunk data/microworld-trunk --config configs/demo.yaml"""
+mmi data microworld --out data/lab --preset lab --workers 8
+mmi data microworld --out data/microworld --encoder --judges --config configs/demo.yaml"""
 _PREVIEW = """\
 Read the first batch of a config as training would and show it: each document with its pictures, the text that is
 learned, and how full the rows are."""
@@ -38,8 +45,12 @@ _PREVIEW_EXAMPLE = "mmi data preview --config configs/demo.yaml --out preview.pn
 
 
 def run(command: str, argv: Sequence[str]) -> int:
-    """Dispatch to ``microworld`` or ``preview``."""
-    commands: dict[str, Callable[[Sequence[str]], int]] = {"microworld": make_microworld, "preview": preview}
+    """Dispatch to ``microworld``, ``preview`` or ``stats``."""
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        "microworld": make_microworld,
+        "preview": preview,
+        "stats": stats,
+    }
     if not argv or argv[0] in ("-h", "--help"):
         print(_HELP)
         return DONE
@@ -49,31 +60,35 @@ def run(command: str, argv: Sequence[str]) -> int:
 
 
 def make_microworld(argv: Sequence[str]) -> int:
-    """Write the world, and the trunk if asked for."""
+    """Write the world, and the networks asked for."""
     parser = Arguments("data microworld", _WORLD, _WORLD_EXAMPLE, takes_configs=True)
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="where to write")
-    add("--size", type=int, default=1500, metavar="N", help="stories, pairs, captions and quizzes, each (1500)")
+    presets = "tiny: easy to learn (default); crowded: much in each small picture; lab: rich, for a GPU"
+    add("--preset", default="tiny", help=presets)
+    add(
+        "--size",
+        type=int,
+        metavar="N",
+        help="stories, pairs, pictures and so on, each (tiny: 1500, crowded: 6000, lab: 100000)",
+    )
     add("--seed", type=int, default=0, help="another seed draws another world (0)")
-    add("--image-size", type=int, default=32, metavar="PX", help="a multiple of 16 (32)")
+    add("--image-size", type=int, metavar="PX", help="a multiple of 16 (32; lab: 64, the least it takes)")
     add("--vocab-size", type=int, default=512, metavar="N", help="entries of the tokenizer (512)")
-    add("--overwrite", action="store_true", help="replace another world or trunk in the same place")
-    trunk = parser.add_argument_group("vision trunk")
-    trunk.add_argument("--vision-trunk", metavar="DIR", help="also train a trunk and write it here")
-    trunk.add_argument("--trunk-pictures", type=int, default=6000, metavar="N", help="pictures it is taught on (6000)")
-    trunk.add_argument("--trunk-steps", type=int, default=1500, metavar="N", help="optimizer steps (1500)")
+    add("--workers", type=int, default=1, metavar="N", help="processes that write; the bytes stay the same (1)")
+    add("--overwrite", action="store_true", help="replace another world, with the networks in its folder")
+    add_encoder_options(parser)
+    add_judge_options(parser)
     line = parser.read(argv)
     options = line.options
-    from mmi.commands.settings import network_settings, settings_from_command_line
-    from mmi.data.microworld import write_world
+    from mmi.data.microworld import PRESETS, write_world
 
-    trunk_config = None
-    if options.vision_trunk:
-        line.options.config = options.config or ["model/micro.yaml"]
-        trunk_config = network_settings(settings_from_command_line(line))[0].vision.trunk
-        if trunk_config.image_size != options.image_size:
-            sizes = f"the trunk is for {trunk_config.image_size} px but --image-size is {options.image_size}"
-            raise UsageError(f"{sizes}; set both to one value.")
+    if options.preset not in PRESETS:
+        raise UsageError(f'unknown preset "{options.preset}"; {did_you_mean(options.preset, PRESETS, "presets")}')
+    preset = PRESETS[options.preset]
+    options.size = preset.size if options.size is None else options.size
+    options.image_size = preset.image_size if options.image_size is None else options.image_size
+    encoder_config = check_network_options(line)
     with _bar("drawing the world") as progress:
         summary = write_world(
             options.out,
@@ -81,35 +96,17 @@ def make_microworld(argv: Sequence[str]) -> int:
             seed=options.seed,
             image_size=options.image_size,
             vocab_size=options.vocab_size,
+            preset=options.preset,
+            workers=options.workers,
             progress=progress,
             overwrite=options.overwrite,
         )
     print(f"{summary}\nlook at {summary.folder / 'contact_sheet.png'}")
-    if trunk_config is not None:
-        out = Path(options.vision_trunk)
-        _make_trunk(trunk_config, out, options.trunk_pictures, options.trunk_steps, options.seed, options.overwrite)
+    if encoder_config is not None:
+        make_encoder(options, encoder_config)
+    if options.judges is not None:
+        make_judges(options)
     return DONE
-
-
-def _make_trunk(config: VisionTrunkConfig, out: Path, n_pictures: int, steps: int, seed: int, overwrite: bool) -> None:
-    record = out / "pretraining.json"
-    if record.is_file() and not overwrite:
-        made = json.loads(record.read_text(encoding="utf-8"))["settings"]
-        wanted = {"steps": steps, "seed": seed, "n_pictures": n_pictures}
-        if all(made.get(key) == value for key, value in wanted.items()):
-            print(f"found, unchanged: vision trunk in {out}")
-            return
-        raise UsageError(f"{out} holds another trunk; choose another folder or add --overwrite.")
-    from mmi.data.microworld import pretraining_pictures
-    from mmi.training.vision_pretraining import pretrain_trunk
-
-    print(
-        f"teaching a vision trunk what patches show: {n_pictures} pictures, {steps} steps, about a minute", flush=True
-    )
-    grid = config.image_size // config.patch_size
-    pictures, labels = pretraining_pictures(n_pictures, seed, config.image_size, grid)
-    pretrain_trunk(config, pictures, labels, out, steps=steps, seed=seed)
-    print(f"wrote vision trunk in {out}")
 
 
 def preview(argv: Sequence[str]) -> int:

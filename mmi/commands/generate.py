@@ -45,7 +45,7 @@ def run(command: str, argv: Sequence[str]) -> int:
     checkpoint = folder.find_checkpoint(options.checkpoint or BEST_OR_LAST)
     chosen = (folder.read_config().get("run") or {}).get("generation") or {}
     settings = _settings(options, from_tree(GenerationSettings, chosen, "run.generation"))
-    generator = Generator.load(options.run, str(checkpoint), device=_device(options.device))
+    generator = Generator.load(options.run, str(checkpoint), device=choose_device(options.device))
     if generator.network.image_decoder is None and options.new_images:
         raise UsageError(f"the model of {options.run} has no image decoder; use --new-images 0.")
     out = Path(options.out) if options.out else _next_folder(Path(options.run) / "generations")
@@ -172,7 +172,12 @@ def _given(options: argparse.Namespace, names: dict[str, str]) -> dict[str, Any]
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _device(name: str) -> str:
+def choose_device(name: str) -> str:
+    """Return the device that ``--device`` means.
+
+    Raises:
+        UsageError: If it is unknown or not there.
+    """
     import torch
 
     if name == "auto":

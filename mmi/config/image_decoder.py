@@ -11,7 +11,15 @@ from mmi.config.checks import require
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """The diffusers U-Net (SPEC 1.12); defaults are Stable Diffusion 2.1-base."""
+    """The diffusers U-Net (SPEC 1.12); defaults are Stable Diffusion 2.1-base.
+
+    Args:
+        place_table: Add a learned table of places behind the first convolution. A small U-Net from scratch knows where
+            it is only from the zeros around its maps, too little to put things where the text says; Stable Diffusion
+            has learned its way around this.
+        pooled_condition: Add the mean of the condition tokens to the time embedding, so that what holds for the whole
+            picture reaches every block at once; also for small networks from scratch.
+    """
 
     weights: str | None = None
     frozen: bool = False
@@ -36,6 +44,8 @@ class UNetConfig:
     d_condition: int = 1024
     norm_groups: int = 32
     linear_projection: bool = True
+    place_table: bool = False
+    pooled_condition: bool = False
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:

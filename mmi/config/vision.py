@@ -55,6 +55,10 @@ class AdapterConfig:
         n_extra_extractors: Extractors after the last interaction's own.
         offset_init: ``ring`` spreads the points of a head as Deformable-DETR means to; ``zero`` is what the released
             code ends up with (D2).
+        detail_init: ``random`` is official; with ``zero`` the convolution branch adds nothing at first, so the pyramid
+            starts as the trunk's own patches at four sizes. Small experiments on a pretrained trunk need it: random
+            detail hides what the trunk knows for hundreds of steps.
+        frozen: Keep the adapter as it starts or was loaded; the official system always trains it.
     """
 
     d_stem: int = 64
@@ -64,6 +68,8 @@ class AdapterConfig:
     ffn_ratio: float = 0.25
     n_extra_extractors: int = 2
     offset_init: Literal["ring", "zero"] = "ring"
+    detail_init: Literal["random", "zero"] = "random"
+    frozen: bool = False
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def encode_items(items: Sequence[TextItem | ImageItem], tokenizer: Tokenizer, to
         flush(before_image=True)
         encoded.image_starts.append(len(encoded.ids))
         encoded.ids.extend([special.image_start] + [special.image] * tokens_per_image)
-        encoded.learned.extend([True] + [False] * tokens_per_image)
+        encoded.learned.extend([item.loss] + [False] * tokens_per_image)
     flush(before_image=False)
     return encoded
 
@@ -198,8 +198,8 @@ def encode_document(document: Document, tokenizer: Tokenizer, rules: EncodingRul
     """Turn a document into ids and labels.
 
     Never a label: placeholders, ``<s>``, ``<BoI>`` directly after ``<s>``, the padding id (an ordinary entry in the
-    official vocabulary, D18), items with ``loss=False``, and under label rule 2 everything before the first picture
-    except that picture's ``<BoI>``. Always a label: other text, ``</s>``, ``<BoI>`` after text.
+    official vocabulary, D18), text and ``<BoI>`` of items with ``loss=False``, and under label rule 2 everything before
+    the first picture except that picture's ``<BoI>``. Always a label: other text, ``</s>``, other ``<BoI>`` after text.
 
     Example:
         SPEC appendix A: a text-first and an image-first pair, letters as ids, two placeholders per picture.

@@ -1,13 +1,13 @@
 """Write and draw: decode until the end or an image start; there draw the image, read it, go on (SPEC 5).
 
 `InterleavedState` holds everything that was read or made: keys and values, hidden states, pyramids and their
-projections. Nothing already seen is computed twice.
+projections. What was read is not read again; only after a beam search the winning ids are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -16,10 +16,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from mmfs import PyramidValues
 from mmi.config import ConfigError
-from mmi.models.image_decoder import PreviousImages
+from mmi.models.image_decoder import ImageDecoder, PreviousImages
 from mmi.models.image_sampling import ImageSampling, Progress
 from mmi.models.language_state import LanguageState, NewImages
 from mmi.models.mm_interleaved import MMInterleaved
+from mmi.models.noise import DiffusionDraws
 from mmi.models.text_decoding import PRESETS, StopRules, TextDecoding, decode
 from mmi.models.visibility import context_starts
 
@@ -176,9 +177,51 @@ class InterleavedState:
         Raises:
             ValueError: If the network has no image decoder.
         """
+        decoder = self._decoder()
+        condition, previous = self._given(decoder, image_row, image_start)
+        pixels = decoder.sample(condition, previous, settings, seeds, progress)
+        return (pixels * 255).round().to(torch.uint8)
+
+    @torch.no_grad()
+    def image_losses(
+        self, image_row: Tensor, image_start: Tensor, targets: Tensor, seeds: Sequence[int], n_timesteps: int = 8
+    ) -> Tensor:
+        """Say how well known images are predicted at the given places: the denoising loss they were trained with.
+
+        Args:
+            image_row: int64[K].
+            image_start: int64[K] position of a ``<BoI>`` that was read.
+            targets: uint8[K, 3, H, W].
+            seeds: One per image; a seed fixes the noise, so that losses under two conditions can be compared.
+            n_timesteps: Timesteps the loss is averaged over, evenly spread over the schedule.
+
+        Returns:
+            float32[K].
+
+        Raises:
+            ValueError: If the network has no image decoder, or the targets are not of its size.
+        """
+        decoder = self._decoder()
+        condition, previous = self._given(decoder, image_row, image_start)
+        total = decoder.config.diffusion.n_timesteps
+        losses = []
+        for k in range(n_timesteps):
+            drawn = [DiffusionDraws.create(seed, k, 0, 1, decoder.latent_shape, total, 0.0) for seed in seeds]
+            draws = DiffusionDraws.cat(drawn).to(self.device)
+            draws = replace(draws, timesteps=torch.full_like(draws.timesteps, (2 * k + 1) * total // (2 * n_timesteps)))
+            losses.append(decoder.loss(targets, condition, previous, draws))
+        return torch.stack(losses).mean(dim=0)
+
+    def _decoder(self) -> ImageDecoder:
         decoder = self.network.image_decoder
         if decoder is None:
             raise ValueError("this network has no image decoder (image_decoder.enabled is false), so it can't draw.")
+        return decoder
+
+    def _given(
+        self, decoder: ImageDecoder, image_row: Tensor, image_start: Tensor
+    ) -> tuple[Tensor, PreviousImages | None]:
+        """Return the condition of the images that begin at these places, and the images they may look at."""
         begin = context_starts(
             self.language.text_ids,
             image_row,
@@ -187,9 +230,7 @@ class InterleavedState:
             attention_mask=self.language.attention_mask,
         )
         contexts, mask = self._contexts(image_row, image_start, begin)
-        previous = self._previous(image_row, image_start, begin)
-        pixels = decoder.sample(decoder.condition(contexts, mask), previous, settings, seeds, progress)
-        return (pixels * 255).round().to(torch.uint8)
+        return decoder.condition(contexts, mask), self._previous(image_row, image_start, begin)
 
     def _contexts(self, image_row: Tensor, image_start: Tensor, begin: Tensor) -> tuple[Tensor, Tensor]:
         """Collect the hidden states of the real tokens of each context, nearest first (SPEC 1.11).

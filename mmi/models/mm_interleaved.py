@@ -60,6 +60,20 @@ class MMInterleaved(nn.Module):
         self.language_model = language_model
         self.image_decoder = image_decoder
 
+    @torch.no_grad()
+    def silence_mmfs(self) -> None:
+        """Close every MMFS for good: gates of the language model and last convolutions of the U-Net become zero.
+
+        What is left sees images through their visual tokens only; compare with it to see what MMFS contributes.
+        """
+        for block in self.language_model.blocks:
+            if block.mmfs is not None:
+                block.mmfs.gate.zero_()
+        for module in self.image_decoder.unet.spatial_mmfs if self.image_decoder is not None else ():
+            module.conv.weight.zero_()
+            if module.conv.bias is not None:
+                module.conv.bias.zero_()
+
     def forward(self, batch: InterleavedBatch, draws: DiffusionDraws | None) -> NetworkOutput:
         """Compute the loss of every label and of every image that is learned.
 

@@ -90,6 +90,11 @@ class DiffusionDraws:
             priority=torch.from_numpy(uniform[:, 1].copy()),
         )
 
+    @classmethod
+    def cat(cls, parts: Sequence[DiffusionDraws]) -> DiffusionDraws:
+        """Join the draws of several groups of images, at least one."""
+        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
     def index(self, images: Tensor) -> DiffusionDraws:
         """Return the draws of some images, chosen by an int64 or bool index over ``M``."""
         return DiffusionDraws(**{f.name: getattr(self, f.name)[images] for f in fields(self)})
@@ -98,8 +103,3 @@ class DiffusionDraws:
         """Return the draws on ``device``."""
         moved = {f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)}
         return DiffusionDraws(**moved)
-
-    @property
-    def n_images(self) -> int:
-        """Images drawn for."""
-        return self.timesteps.shape[0]

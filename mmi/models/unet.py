@@ -78,9 +78,15 @@ class UNet(nn.Module):
         self.placement = placement
         self.levels = mmfs.levels
         self.mmfs = nn.ModuleList()
+        self.place_table, self.pooled_condition = None, None
         places = self._check_against(library, config)
         if config.frozen:
             self.requires_grad_(False)
+        if config.place_table:
+            side = config.sample_size
+            self.place_table = nn.Parameter(torch.randn(config.block_channels[0], side, side))
+        if config.pooled_condition:
+            self.pooled_condition = nn.Linear(config.d_condition, library.time_embedding.linear_2.out_features)
         if config.activation_checkpointing:
             library.enable_gradient_checkpointing()
         if mmfs.enabled:
@@ -116,7 +122,7 @@ class UNet(nn.Module):
         maps = [pyramid[level] for level in self.levels]
         shapes = tuple((m.shape[-2], m.shape[-1]) for m in maps)
         flat = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)  # (M, S, C)
-        return tuple(module.project(flat, shapes) for module in self._modules_of_mmfs())
+        return tuple(module.project(flat, shapes) for module in self.spatial_mmfs)
 
     def forward(
         self, latents: Tensor, timesteps: Tensor, condition: Tensor, previous: PreviousImages | None = None
@@ -124,6 +130,8 @@ class UNet(nn.Module):
         """Return the prediction; ``previous=None`` means that no picture sees an image."""
         latents, condition = latents.to(self.dtype), condition.to(self.dtype)
         embedding = self.time_embedding(self.time_proj(timesteps).to(self.dtype))
+        if self.pooled_condition is not None:
+            embedding = embedding + self.pooled_condition(condition.mean(dim=1))
         skips = self._down(latents, embedding, condition)
         hidden = self._middle(skips[-1], embedding, condition)
         if self.placement == "skips" and len(self.mmfs):
@@ -131,7 +139,9 @@ class UNet(nn.Module):
         hidden = self._up(hidden, skips, embedding, condition, previous)
         return self._out(hidden)
 
-    def _modules_of_mmfs(self) -> list[SpatialMMFS]:
+    @property
+    def spatial_mmfs(self) -> list[SpatialMMFS]:
+        """The MMFS modules, in the order they are used."""
         return [m for m in self.mmfs if isinstance(m, SpatialMMFS)]
 
     def _look(self, index: int, feature: Tensor, previous: PreviousImages | None) -> Tensor:
@@ -140,6 +150,8 @@ class UNet(nn.Module):
 
     def _down(self, latents: Tensor, embedding: Tensor, condition: Tensor) -> list[Tensor]:
         hidden = self.conv_in(latents)
+        if self.place_table is not None:
+            hidden = hidden + self.place_table
         skips = [hidden]
         for block in self.down_blocks:
             if getattr(block, "has_cross_attention", False):

@@ -140,6 +140,11 @@ class ViTAdapter(nn.Module):
         self.up = nn.ConvTranspose2d(d_model, d_model, kernel_size=2, stride=2)
         self.reset_parameters()
         self.level_embedding = nn.Parameter(torch.zeros(3, d_model))
+        if config.detail_init == "zero":
+            for module in (*self.spatial_prior.projections, self.up):
+                for parameter in module.parameters():
+                    nn.init.zeros_(parameter)
+        self.requires_grad_(not config.frozen)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from mmi.cli import COMMANDS, main
-from mmi.compose import CONFIG_ROOTS, PATHS, find_config
+from mmi.compose import CONFIG_ROOTS, EVALUATION_ROOTS, PATHS, find_config
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [
     *sorted(ROOT.glob("*.md")),
+    ROOT / "evaluation" / "README.md",
     ROOT / "Makefile",
     *sorted((ROOT / "configs").rglob("*.yaml")),
     *sorted((ROOT / "mmi" / "commands").glob("*.py")),
@@ -68,7 +69,7 @@ def test_written_command_is_right(options, file, words):
         if not name.startswith("--"):
             continue
         if "." in name:
-            assert name[2:].partition(".")[0] in (*CONFIG_ROOTS, PATHS), f"{file}: {name}"
+            assert name[2:].partition(".")[0] in (*CONFIG_ROOTS, *EVALUATION_ROOTS, PATHS), f"{file}: {name}"
             continue
         assert name in options[words[0]], f"{file}: mmi {words[0]} has no {name}"
         if name == "--config" and not OWN_CONFIGS.search(value):

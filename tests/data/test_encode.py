@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -92,6 +93,15 @@ def test_items_without_loss_are_never_labels_and_do_not_change_the_tokens() -> N
     assert ids == shown(pairs, TextItem("abc"), TextItem("defg"))[0]
     # "abc defg" is ab|c_|de|fg: the token that straddles the border belongs to the answer.
     assert [label != NONE for label in labels] == [False, False, True, True, True, True]
+
+
+@pytest.mark.parametrize("rule_2", [False, True])
+def test_the_image_start_of_a_given_picture_is_no_label(rule_2: bool) -> None:
+    first, second = replace(image_item(0), loss=False), image_item(1)
+    items = (TextItem("ab"), first, TextItem("cd"), second)
+    encoded = encode_document(Document("d", "s", items), TOKENIZER, EncodingRules(2, rule_2))
+    assert text(encoded.ids) == "BabSIIcdSIIE"
+    assert text(encoded.labels) == ("......" if rule_2 else ".ab...") + "cdS..E"
 
 
 def test_the_padding_id_is_an_ordinary_token_but_never_a_label() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +17,24 @@ from PIL import Image
 from mmi.config import ConfigError
 from mmi.data.microworld import VERSION, WorldSummary, write_world
 from mmi.data.microworld.draw import draw
-from mmi.data.microworld.layouts import WorldPart
-from mmi.data.microworld.scene import Scene, Thing
-from mmi.data.microworld.vocabulary import POSITIONS
+from mmi.data.microworld.jobs import WorldPlan, run_jobs
+from mmi.data.microworld.layouts import FAMILIES, FAMILIES_OF_ALL_SPLITS, WorldPart
+from mmi.data.microworld.layouts.coco import captions_of
+from mmi.data.microworld.layouts.conversations import quiz
+from mmi.data.microworld.layouts.stories import story
+from mmi.data.microworld.majority import majority_rates
+from mmi.data.microworld.scene import Scene, Split
 from mmi.data.microworld.write import digests
 from mmi_eval.formats.coco_captions import read_coco_captions
+from mmi_eval.formats.llava import read_conversations
 from mmi_eval.formats.mmc4 import MMC4Shards
 from mmi_eval.formats.pair_tars import PairTars
-from mmi_eval.formats.vqa import read_vqa
+from mmi_eval.metrics.grounding import parse_box
 
 SIZE, SEED = 14, 5
-SPLITS = ("train", "val")
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SIZES: dict[Split, int] = {"train": SIZE, "val": 2, "test": 3}
+MANIFEST = Path(__file__).with_name("microworld_tiny.sha256.json")
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +48,11 @@ def folder(written) -> Path:
 
 
 def part(split) -> WorldPart:
-    return WorldPart(Path(), split, SIZE if split == "train" else 2, SEED, 32, lambda: None)
+    return WorldPart(Path(), split, SIZES, SEED)
 
 
 def records(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def scene_of(record: dict) -> Scene:
-    cells = [position.name for position in POSITIONS]
-    things = [Thing(t["shape"], t["colour"], cells.index(t["cell"]), t["size"], t["digit"]) for t in record["things"]]
-    return Scene(record["place"], tuple(things))
 
 
 def pixels(source) -> np.ndarray:
@@ -59,10 +60,10 @@ def pixels(source) -> np.ndarray:
         return np.asarray(picture.convert("RGB"))
 
 
-def test_another_process_writes_the_same_bytes(tmp_path, folder):
+def test_processes_with_other_worker_counts_write_the_same_bytes(tmp_path, folder):
     code = (
         "import sys; from mmi.data.microworld import write_world; "
-        f"write_world(sys.argv[1], size={SIZE}, seed={SEED}, progress=lambda done, total: None)"
+        f"write_world(sys.argv[1], size={SIZE}, seed={SEED}, workers=3, progress=lambda done, total: None)"
     )
     environment = os.environ | {"PYTHONHASHSEED": "7", "RAYON_NUM_THREADS": "2"}
     subprocess.run([sys.executable, "-c", code, tmp_path / "again"], check=True, env=environment)
@@ -70,9 +71,18 @@ def test_another_process_writes_the_same_bytes(tmp_path, folder):
     assert (tmp_path / "again" / "world.json").read_bytes() == (folder / "world.json").read_bytes()
 
 
+def test_the_bytes_are_those_of_the_committed_manifest(folder):
+    manifest = json.loads(MANIFEST.read_text(encoding="utf-8"))
+    assert manifest["version"] == VERSION
+    assert manifest["arguments"] == {"seed": SEED, "size": SIZE}
+    found = digests(folder)
+    changed = sorted(name for name in {*found, *manifest["sha256"]} if found.get(name) != manifest["sha256"].get(name))
+    assert not changed, "raise VERSION if files changed, then run python -m mmi.data.microworld.proof tests/data"
+
+
 def test_an_item_does_not_depend_on_the_size_of_the_world(tmp_path, folder):
     write_world(tmp_path / "larger", size=SIZE + 3, seed=SEED)
-    small, large = MMC4Shards(folder / "stories" / "train.jsonl.zip"), MMC4Shards(tmp_path / "larger" / "stories")
+    small, large = (MMC4Shards(world / "stories" / "train.jsonl.zip") for world in (folder, tmp_path / "larger"))
     assert [small[i] for i in range(SIZE)] == [large[i] for i in range(SIZE)]
     tokenizer = Path("tokenizer", "tokenizer.json")
     assert (tmp_path / "larger" / tokenizer).read_bytes() == (folder / tokenizer).read_bytes()
@@ -80,16 +90,17 @@ def test_an_item_does_not_depend_on_the_size_of_the_world(tmp_path, folder):
 
 def test_another_seed_draws_another_world(tmp_path, folder):
     write_world(tmp_path / "other", size=SIZE, seed=SEED + 1)
-    assert MMC4Shards(tmp_path / "other" / "stories")[0] != MMC4Shards(folder / "stories")[0]
+    other, own = (MMC4Shards(world / "stories" / "train.jsonl.zip") for world in (tmp_path / "other", folder))
+    assert other[0] != own[0]
 
 
 def test_no_scene_is_in_two_splits(folder):
     seen = {
-        split: {scene_of(r) for path in folder.glob(f"scenes/*_{split}.jsonl") for r in records(path)}
+        split: {Scene.from_record(r) for path in folder.glob(f"scenes/*_{split}.jsonl") for r in records(path)}
         for split in SPLITS
     }
     assert len(seen["train"]) > 4 * SIZE
-    assert not seen["train"] & seen["val"]
+    assert not any(seen[one] & seen[other] for one, other in itertools.combinations(SPLITS, 2))
     assert all({scene.split for scene in seen[split]} == {split} for split in SPLITS)
 
 
@@ -98,29 +109,44 @@ def test_stories_are_read_back_with_their_pictures(folder, split):
     shards = MMC4Shards(folder / "stories" / f"{split}.jsonl.zip", folder / "stories" / "images")
     assert len(shards) == part(split).size
     for i in range(len(shards)):
-        story, document = part(split).story(i), shards[i]
-        assert document.sentences == tuple(frame.text for frame in story.frames)
-        assert [image.matched_text_index for image in document.images] == list(range(len(story.frames)))
+        told, document = story(part(split), i), shards[i]
+        assert document.sentences == tuple(frame.text for frame in told.frames)
+        assert [image.matched_text_index for image in document.images] == list(range(len(told.frames)))
         assert all(image.matched_sim >= 0.24 for image in document.images)
         assert document.similarity_matrix is not None
         assert all(max(row) == row[k] for k, row in enumerate(document.similarity_matrix))
-        for image, frame in zip(document.images, story.frames, strict=True):
+        for image, frame in zip(document.images, told.frames, strict=True):
             assert np.array_equal(pixels(shards.image_path(image)), draw(frame.scene).rgb)
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_quizzes_place_each_picture_before_its_questions(folder, split):
-    shards = MMC4Shards(folder / "quizzes" / f"{split}.jsonl.zip", folder / "quizzes" / "images")
-    tags = records(folder / "tags" / f"quizzes_{split}.jsonl")
-    for i in range(len(shards)):
-        quiz, document = part(split).quiz(i), shards[i]
-        asked = [question for questions in quiz.questions for question in questions]
-        assert document.sentences == tuple(f"Question: {q.text} Short answer: {q.answer}" for q in asked)
-        starts = np.cumsum([0, *map(len, quiz.questions)])[:-1]
-        assert [image.matched_text_index for image in document.images] == starts.tolist()
-        assert [tuple(entry["tags"]) for entry in tags[i]["questions"]] == [question.tags for question in asked]
-        for image, scene in zip(document.images, quiz.scenes, strict=True):
-            assert np.array_equal(pixels(shards.image_path(image)), draw(scene).rgb)
+def test_conversations_show_each_picture_before_its_questions_and_ask_for_right_boxes(folder, split):
+    tags = {line["id"]: tuple(line["tags"]) for line in records(folder / "tags" / f"conversations_{split}.jsonl")}
+    read = read_conversations(folder / "conversations" / f"{split}.json")
+    assert len(read) == part(split).size
+    for i, conversation in enumerate(read):
+        drawn = quiz(part(split), i)
+        shown = -1
+        asked = [[] for _ in drawn.scenes]
+        assert len(conversation.images) == conversation.n_marks == len(drawn.scenes)
+        for number, (human, answer) in enumerate(zip(conversation.turns[::2], conversation.turns[1::2], strict=True)):
+            assert (human.speaker, answer.speaker) == ("human", "gpt")
+            shown += human.text.startswith("<image>\n")
+            question = human.text.removeprefix("<image>\n")
+            if tags[f"{conversation.id}/{number}"][0] == "box":
+                box = np.array(parse_box(answer.text)) * 32 / 999
+                boxes = [
+                    drawing.thing_box(k)
+                    for drawing in [draw(drawn.scenes[shown])]
+                    for k in range(len(drawing.scene.things))
+                ]
+                assert any(np.abs(box - (x, y, x + w, y + h)).max() < 0.1 for x, y, w, h in boxes)
+            else:
+                asked[shown].append((question, answer.text, tags[f"{conversation.id}/{number}"]))
+        for found, questions in zip(asked, drawn.questions, strict=True):
+            assert sorted(found) == sorted((q.text, q.answer, q.tags) for q in questions)
+        for name, scene in zip(conversation.images, drawn.scenes, strict=True):
+            assert np.array_equal(pixels(folder / "conversations" / "images" / name), draw(scene).rgb)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -129,7 +155,7 @@ def test_pairs_are_read_back_with_their_pictures(folder, split):
     scenes = records(folder / "scenes" / f"pairs_{split}.jsonl")
     assert len(read) == len(scenes) == part(split).size
     for i, record in enumerate(scenes):
-        scene = scene_of(record)
+        scene = Scene.from_record(record)
         assert read[i].key == record["image"]
         assert scene.place in read[i].caption.lower()
         assert all((thing.name or thing.colour).lower() in read[i].caption.lower() for thing in scene.things)
@@ -137,39 +163,38 @@ def test_pairs_are_read_back_with_their_pictures(folder, split):
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_captions_and_questions_are_read_back_with_their_pictures(folder, split):
+def test_captions_are_read_back_with_their_pictures(folder, split):
     images = read_coco_captions(folder / "coco" / "annotations" / f"captions_{split}.json")
-    items = read_vqa(folder / "vqa" / f"questions_{split}.json", folder / "vqa" / f"annotations_{split}.json")
-    tags = {r["question_id"]: tuple(r["tags"]) for r in records(folder / "tags" / f"vqa_{split}.jsonl")}
-    by_image = {image.image_id: image for image in images}
+    assert len(images) == SIZES[split]
     for i, image in enumerate(images):
-        scene, texts, questions = part(split).captioned(i)
-        assert image.captions == texts
-        assert len(set(texts)) == 5
-        assert np.array_equal(pixels(image.path(folder / "coco" / "images")), draw(scene).rgb)
-        own = [item for item in items if item.image_id == image.image_id]
-        assert [item.question for item in own] == [question.text for question in questions]
-        for item, question in zip(own, questions, strict=True):
-            assert item.annotation is not None
-            assert [answer.answer for answer in item.annotation.answers] == [question.answer] * 10
-            assert item.annotation.question_type == question.type
-            assert tags[item.question_id] == question.tags  # type: ignore[index]
-    assert all(item.image == by_image[item.image_id].file_name for item in items)
+        assert image.image_id == part(split).image_id(i)
+        assert image.captions == captions_of(part(split), i)
+        assert len(set(image.captions)) == 5
+        assert np.array_equal(pixels(image.path(folder / "coco" / "images")), draw(part(split).scene("coco", i)).rgb)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_every_tagged_item_has_an_id_of_its_own(folder, split):
+    for path in folder.glob(f"tags/*_{split}.jsonl"):
+        ids = [record["id"] for record in records(path)]
+        assert len(ids) == len(set(ids)) > 0, path
+        assert all(isinstance(tag, str) for record in records(path) for tag in record["tags"]), path
 
 
 def test_the_record_says_what_was_written(written, folder):
     world = json.loads((folder / "world.json").read_bytes())
     assert world["version"] == VERSION
-    assert world["arguments"] == {"size": SIZE, "seed": SEED, "image_size": 32, "vocab_size": 512}
+    assert world["arguments"] == {
+        "size": SIZE,
+        "seed": SEED,
+        "image_size": 32,
+        "vocab_size": 512,
+        "preset": "tiny",
+    }
     assert world["sha256"] == digests(folder)
-    assert world["counts"]["train"]["stories"] == written.counts["train"]["stories"] == SIZE
-    assert world["counts"]["val"]["stories"] == 2
-    assert world["counts"]["train"]["vqa"] == 3 * SIZE
-    items = read_vqa(folder / "vqa" / "questions_train.json", folder / "vqa" / "annotations_train.json")
-    places = Counter(
-        i.annotation.multiple_choice_answer for i in items if i.annotation and i.annotation.question_type == "place"
-    )
-    assert world["majority"]["place"] == pytest.approx(max(places.values()) / places.total(), abs=1e-4)
+    assert {split: world["counts"][split]["stories"] for split in SPLITS} == SIZES
+    assert written.counts == world["counts"]
+    assert written.majority == world["majority"] == majority_rates(folder, "train")
     with Image.open(folder / "contact_sheet.png") as sheet:
         assert sheet.width > 500
 
@@ -177,7 +202,15 @@ def test_the_record_says_what_was_written(written, folder):
 def test_progress_reaches_the_end(tmp_path):
     calls: list[tuple[int, int]] = []
     write_world(tmp_path / "w", size=2, progress=lambda done, total: calls.append((done, total)))
-    assert calls == [(i, 12) for i in range(1, 13)]
+    total = 4 * len(FAMILIES) + 4 * len(FAMILIES_OF_ALL_SPLITS)
+    assert calls == [(i, total) for i in range(1, total + 1)]
+
+
+def test_what_stops_a_worker_is_told(tmp_path):
+    (tmp_path / "stories").write_text("in the way of a folder")
+    plan = WorldPlan(tmp_path, {"train": 1, "val": 1, "test": 1})
+    with pytest.raises(OSError, match="stories"):
+        run_jobs(plan, 2, lambda done, total: None)
 
 
 def test_the_same_world_is_left_alone_and_another_is_refused(tmp_path):
@@ -216,15 +249,24 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_sizes_are_drawn(tmp_path):
-    write_world(tmp_path / "w", size=1, image_size=48)
+@pytest.mark.parametrize(("preset", "image_size"), [("lab", 64), ("crowded", 32)])
+def test_other_presets_and_sizes_are_drawn(tmp_path, preset, image_size):
+    world = write_world(tmp_path / "w", size=1, image_size=image_size, preset=preset)
+    assert [world.counts[split]["conversations"] for split in SPLITS] == [1, 1, 1]
     picture = next((tmp_path / "w").glob("stories/images/*.png"))
-    assert pixels(picture).shape == (48, 48, 3)
+    assert pixels(picture).shape == (image_size, image_size, 3)
 
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [({"size": 0}, "size is 0"), ({"image_size": 33}, "multiple of 16"), ({"vocab_size": 200}, "at least 259")],
+    [
+        ({"size": 0}, "size is 0"),
+        ({"image_size": 33}, "multiple of 16"),
+        ({"vocab_size": 200}, "at least 259"),
+        ({"workers": 0}, "workers is 0"),
+        ({"preset": "large"}, 'preset is "large"; expected one of tiny, crowded, lab'),
+        ({"preset": "lab"}, "prints of preset lab need at least 64"),
+    ],
 )
 def test_wrong_arguments_are_one_sentence(tmp_path, wrong, said):
     with pytest.raises(ConfigError, match=said):

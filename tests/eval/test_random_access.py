@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
 import random
 import zipfile
@@ -16,7 +17,7 @@ from mmi_eval.formats.mmc4 import MMC4Document, MMC4Shards, write_mmc4
 from mmi_eval.formats.pair_lines import PairLines
 from mmi_eval.formats.pair_tars import PairTars, TarPair, write_pair_tar
 from mmi_eval.formats.random_access import IndexedLines, InflatedRange
-from mmi_eval.formats.shards import ShardedLines, shard_files, shard_names
+from mmi_eval.formats.shards import ShardedLines, shard_files, shard_names, write_lines
 
 
 def zipped(path: Path, data: bytes, method: int, member: str = "a.jsonl") -> Path:
@@ -47,6 +48,39 @@ def test_zipped_lines_equal_plain_lines_in_any_order(tmp_path, method):
     assert [index[i] for i in order] == [lines[i] for i in order]
     sent = pickle.loads(pickle.dumps(index))
     assert [sent[i] for i in order[:20]] == [lines[i] for i in order[:20]]
+
+
+def test_gzipped_lines_equal_plain_lines_in_any_order(tmp_path):
+    rng = random.Random(0)
+    lines = [rng.randbytes(rng.randrange(1, 3000)).hex().encode() for _ in range(1500)]
+    path = tmp_path / "a.jsonl.gz"
+    with gzip.GzipFile(path, "wb") as file:  # with the original name in its header
+        file.write(b"\n".join(lines) + b"\n")
+    index = pickle.loads(pickle.dumps(IndexedLines(path)))
+    order = rng.sample(range(len(lines)), 200)
+    assert [index[i] for i in order] == [lines[i] for i in order]
+    write_lines(tmp_path / "b.jsonl.gz", ["one", "two"])
+    assert list(IndexedLines(tmp_path / "b.jsonl.gz")) == [b"one", b"two"]
+    write_lines(tmp_path / "c.jsonl.gz", [])
+    assert len(IndexedLines(tmp_path / "c.jsonl.gz")) == 0
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"text", "not a readable gzip file"),
+        (gzip.compress(b"text\n" * 99)[:-9], "cut off"),
+        (gzip.compress(b"a\n") + gzip.compress(b"b\n"), "more than one gzip stream"),
+        (gzip.compress(b"a\n") + b"rest", "more than one gzip stream"),
+    ],
+    ids=["text", "cut off", "two streams", "rest"],
+)
+def test_a_bad_gzip_file_is_one_sentence_with_its_name(tmp_path, data, said):
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(data)
+    with pytest.raises(FormatError, match=r"a\.jsonl\.gz") as error:
+        IndexedLines(path)
+    assert said in str(error.value)
 
 
 def test_deflated_reading_remembers_states_on_the_way(tmp_path):

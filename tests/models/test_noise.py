@@ -50,4 +50,12 @@ def test_timesteps_do_not_depend_on_the_latent_size():
 
 def test_no_images_give_empty_draws_and_a_negative_seed_is_fine():
     assert draws(0, 0).noise.shape == (0, *LATENT)
-    assert draws(0, 1, seed=-1).n_images == 1
+    assert len(draws(0, 1, seed=-1).noise) == 1
+
+
+def test_joined_draws_are_those_of_the_groups():
+    assert same(DiffusionDraws.cat([draws(0, 3), draws(3, 0), draws(3, 2)]), draws(0, 5))
+    one, other = draws(0, 1), draws(0, 1, seed=4)
+    joined = DiffusionDraws.cat([one, other])
+    assert same(joined.index(torch.tensor([1])), other)
+    assert same(joined.index(torch.tensor([0])), one)

@@ -2,8 +2,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from factories import tiny_config
 from torch import nn
 
+from mmi.commands.params import count_parameters
 from mmi.config import AdapterConfig, ConfigError, ResamplerConfig, VisionConfig, VisionTrunkConfig
 from mmi.models.clip_trunk import ClipTrunk
 from mmi.models.deformable_attention import DeformableAttention, Grids
@@ -176,6 +178,66 @@ def test_initialisation_of_the_adapter_keeps_the_ring():
     adapter = ViTAdapter(24, ADAPTER)
     assert adapter.interactions[0].injector.attention.sampling_offsets.bias.any()
     assert not adapter.level_embedding.any()
+
+
+def zero_start(**adapter):
+    return replace(SMALL, adapter=replace(ADAPTER, detail_init="zero", **adapter))
+
+
+def test_with_zero_detail_the_convolution_branch_adds_nothing_at_first():
+    adapter, pixels = build(zero_start()).adapter, normalize_pixels(pictures(2, 32))
+    assert not any(part.any() for part in adapter.spatial_prior(pixels))
+    assert not adapter.up(torch.randn(2, 24, 16, 16)).any()
+    random = build().adapter
+    assert all(part.any() for part in random.spatial_prior(pixels))
+    assert random.up(torch.randn(2, 24, 16, 16)).any()
+
+
+def test_with_zero_detail_the_finest_map_starts_as_resized_patches_of_the_first_stage():
+    pixels = normalize_pixels(pictures(2, 32))
+    for config, same in ((zero_start(), True), (SMALL, False)):
+        tokenizer = build(config)
+        trunk = tokenizer.trunk
+        tokens = trunk.run_layers(trunk.embed(pixels), 0, len(trunk.layers) // 4)
+        patches = tokens[:, 1:].mT.unflatten(2, (8, 8))
+        resized = nn.functional.interpolate(patches, size=(32, 32), mode="bilinear", align_corners=False)
+        assert torch.allclose(tokenizer.adapter(pixels, trunk).pyramid[0], resized, atol=1e-6) == same
+
+
+def test_zero_detail_changes_neither_other_weights_nor_what_is_trained():
+    zero, random = build(zero_start()).train(), build()
+    start = dict(random.named_parameters())
+    differing = {name for name, parameter in zero.named_parameters() if not torch.equal(parameter, start[name])}
+    assert differing
+    assert all(name.startswith(("adapter.spatial_prior.projections", "adapter.up")) for name in differing)
+    sum(level.square().sum() for level in zero(pictures(2, 32)).pyramid).backward()
+    assert all(dict(zero.named_parameters())[name].grad.any() for name in differing)
+
+
+@pytest.mark.parametrize("trunk_frozen", [False, True])
+def test_a_frozen_adapter_is_not_trained_but_lets_gradients_through(trunk_frozen):
+    config = replace(
+        zero_start(frozen=True), trunk=replace(TRUNK, frozen=trunk_frozen, allow_frozen_random=trunk_frozen)
+    )
+    tokenizer = stir(build(config)).train()
+    assert not any(parameter.requires_grad for parameter in tokenizer.adapter.parameters())
+    features = tokenizer(pictures(2, 32))
+    (features.tokens.square().sum() + features.pyramid[0].square().sum()).backward()
+    assert all(parameter.grad is None for parameter in tokenizer.adapter.parameters())
+    assert any(parameter.grad is not None for parameter in tokenizer.trunk.parameters()) != trunk_frozen
+    assert all(parameter.grad is not None for parameter in tokenizer.resampler.parameters())
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_table_of_parameters_says_whether_the_adapter_is_frozen(frozen):
+    config = tiny_config()
+    adapter = replace(config.vision.adapter, frozen=frozen)
+    config = replace(config, vision=replace(config.vision, adapter=adapter))
+    parts = {count.part: count for count in count_parameters(config)}
+    found = parts["visual_tokenizer / adapter"]
+    assert found.total > 0
+    assert found.frozen == (found.total if frozen else 0)
+    assert parts["visual_tokenizer / resampler"].frozen == 0
 
 
 @pytest.mark.parametrize(

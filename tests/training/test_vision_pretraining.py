@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ from transformers import CLIPVisionModel
 
 from mmi.config import ConfigError, VisionTrunkConfig
 from mmi.models.clip_trunk import ClipTrunk
+from mmi.training.caption_contrast import CaptionContrast, retrieval_accuracy
 from mmi.training.vision_pretraining import patch_loss, pretrain_trunk
 
 TINY = VisionTrunkConfig(image_size=8, patch_size=4, d_model=16, n_layers=4, n_heads=2, d_mlp=16)
@@ -82,3 +84,34 @@ def test_what_does_not_fit_is_named(tmp_path):
         pretrain_trunk(TINY, pictures, {}, tmp_path)
     with pytest.raises(ValueError, match="multiple of 4"):
         pretrain_trunk(replace(TINY, n_layers=3), pictures, labels, tmp_path)
+    captions = np.ones((4, 3), np.int64)
+    captions[2] = 0
+    for wrong in (captions, captions[:3], captions[:, 0]):
+        with pytest.raises(ValueError, match=r"captions is \[.*expected \[4, T\] token ids"):
+            pretrain_trunk(TINY, pictures, labels, tmp_path, captions=wrong)
+
+
+def test_captions_teach_the_class_token(tmp_path):
+    pictures, labels = coloured_patches(300)
+    captions = np.concatenate([labels["colour"].reshape(300, 4) + np.array([1, 4, 7, 10]), np.zeros((300, 2), int)], 1)
+    notes = {"world": 7}
+    accuracy = pretrain_trunk(TINY, pictures, labels, tmp_path, 150, seed=1, captions=captions, notes=notes)
+    assert accuracy["picture of a caption"] > 0.3, "one of 30"
+    assert accuracy["caption of a picture"] > 0.3
+    settings = json.loads((tmp_path / "pretraining.json").read_text())["settings"]
+    assert (settings["world"], settings["contrast"], settings["steps"]) == (7, True, 150)
+    library = CLIPVisionModel.from_pretrained(tmp_path)
+    assert not torch.equal(library.post_layernorm.weight, torch.ones(16)), "the norm that the contrast learned"
+
+
+def test_padding_says_nothing():
+    contrast = CaptionContrast(16, 9).eval()
+    short, long = torch.tensor([[3, 4, 0, 0, 0, 0]]), torch.tensor([[3, 4, 0, 0, 0, 0], [1, 2, 3, 4, 5, 6]])
+    torch.testing.assert_close(contrast.captions(short)[0], contrast.captions(long)[0], rtol=0, atol=1e-6)
+
+
+def test_retrieval_counts_both_ways():
+    captions = torch.eye(3)
+    images = torch.tensor([[1.0, 0, 0], [0, 0.5, 0], [0, 0.9, 0.3]])
+    assert retrieval_accuracy(images, captions) == pytest.approx((2 / 3, 2 / 3))
+    assert retrieval_accuracy(images, captions, among=2) == (1.0, 1.0)

@@ -62,16 +62,30 @@ def read_coco_captions(path: str | Path) -> list[CaptionedImage]:
     return [_read_row(row, there) for row, there in rows]
 
 
-def _read_official(content: Mapping[str, Any], where: str) -> list[CaptionedImage]:
+def read_references(path: str | Path) -> dict[int | str, tuple[str, ...]]:
+    """Read captions by picture id from an official file; its pictures need no file name here.
+
+    Files that are for scoring only, such as ``coco_karpathy_test_gt.json``, may list pictures by ``id`` alone.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        FormatError: If it is malformed, an id repeats, or an annotation names no picture.
+    """
+    return captions_by_image(as_object(load_json(path, "references in the COCO caption layout"), str(path)), str(path))
+
+
+def captions_by_image(content: Mapping[str, Any], where: str) -> dict[int | str, tuple[str, ...]]:
+    """Return the captions of a parsed official file by picture id, in the order of ``images``.
+
+    Raises:
+        FormatError: If a row is malformed, an id repeats, or an annotation names no picture.
+    """
     captions: dict[int | str, list[str]] = {}
-    images: dict[int | str, tuple[str, tuple[int, int] | None]] = {}
     for number, value in enumerate(field(content, "images", list, where)):
         there = f'{where}, "images" {number}'
-        image = as_object(value, there)
-        image_id = field(image, "id", (int, str), there)
-        if image_id in images:
+        image_id = field(as_object(value, there), "id", (int, str), there)
+        if image_id in captions:
             raise FormatError(f"{there}: id {image_id} is there twice; remove one of them.")
-        images[image_id] = (field(image, "file_name", str, there), _size(image, there))
         captions[image_id] = []
     for number, value in enumerate(field(content, "annotations", list, where)):
         there = f'{where}, "annotations" {number}'
@@ -80,7 +94,15 @@ def _read_official(content: Mapping[str, Any], where: str) -> list[CaptionedImag
         if image_id not in captions:
             raise FormatError(f'{there}: image_id {image_id!r} is not in "images"; add the picture or remove the row.')
         captions[image_id].append(field(annotation, "caption", str, there))
-    return [CaptionedImage(i, name, tuple(captions[i]), size) for i, (name, size) in images.items()]
+    return {image_id: tuple(texts) for image_id, texts in captions.items()}
+
+
+def _read_official(content: Mapping[str, Any], where: str) -> list[CaptionedImage]:
+    images: list[CaptionedImage] = []
+    for number, (image_id, captions) in enumerate(captions_by_image(content, where).items()):
+        there, image = f'{where}, "images" {number}', content["images"][number]
+        images.append(CaptionedImage(image_id, field(image, "file_name", str, there), captions, _size(image, there)))
+    return images
 
 
 def _read_row(row: Mapping[str, Any], where: str) -> CaptionedImage:
@@ -92,10 +114,16 @@ def _read_row(row: Mapping[str, Any], where: str) -> CaptionedImage:
         caption = field(row, "caption", (str, list), where)
         captions = (caption,) if isinstance(caption, str) else text_list(caption, f'{where}: "caption"')
     image_id = optional_field(row, "image_id", (int, str), where)
-    return CaptionedImage(_id_from_name(name) if image_id is None else image_id, name, captions, _size(row, where))
+    return CaptionedImage(number_in_name(name) if image_id is None else image_id, name, captions, _size(row, where))
 
 
-def _id_from_name(file_name: str) -> int | str:
+def number_in_name(file_name: str) -> int | str:
+    """Return the number at the end of a picture's name, or the name itself where there is none.
+
+    Example:
+        >>> number_in_name("val2014/COCO_val2014_000000027440.jpg"), number_in_name("0013ea208702090a.jpg")
+        (27440, '0013ea208702090a')
+    """
     stem = file_name.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
     number = _NUMBER.search(stem)
     return int(number[1]) if number else stem

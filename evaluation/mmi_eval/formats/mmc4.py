@@ -7,13 +7,12 @@ Released as ``<shard>.jsonl.zip`` with one document per line: ``text_list``, ``i
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import FormatError, as_object, dump_json, field, optional_field, parse_json, path_inside, text_list
-from .shards import PathsLike, ShardedLines, shard_files
+from .shards import PathsLike, ShardedLines, shard_files, write_lines
 
 SUFFIXES = (".jsonl", ".jsonl.zip")
 
@@ -148,8 +147,6 @@ def _matrix(value: list[object], n_images: int, n_sentences: int, where: str) ->
 def write_mmc4(path: str | Path, documents: Iterable[MMC4Document]) -> int:
     """Write a shard and return its number of documents.
 
-    The zip archive is stored, not deflated: the same bytes with every version of zlib, and constant-time reading.
-
     Args:
         path: ``NAME.jsonl.zip`` or ``NAME.jsonl``.
         documents: In file order.
@@ -157,18 +154,7 @@ def write_mmc4(path: str | Path, documents: Iterable[MMC4Document]) -> int:
     path = Path(path)
     if not path.name.endswith(SUFFIXES):
         raise ValueError(f"{path} is not a shard name; expected one that ends in .jsonl or .jsonl.zip.")
-    lines = [dump_json(_record(document)) for document in documents]
-    data = "".join(f"{line}\n" for line in lines).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".zip":
-        member = zipfile.ZipInfo(path.name.removesuffix(".zip"), date_time=(1980, 1, 1, 0, 0, 0))
-        member.create_system = 3
-        member.external_attr = 0o644 << 16
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr(member, data)
-    else:
-        path.write_bytes(data)
-    return len(lines)
+    return write_lines(path, (dump_json(_record(document)) for document in documents))
 
 
 def _record(document: MMC4Document) -> dict[str, object]:

@@ -152,11 +152,53 @@ def zip_member(path: str | Path, suffix: str) -> ByteRange:
     return packed if member.compress_type == zipfile.ZIP_STORED else InflatedRange(packed, member.file_size)
 
 
+def gzip_member(path: str | Path) -> ByteRange:
+    """Return the bytes of a ``.gz`` file, which is inflated once to learn their number.
+
+    Raises:
+        FormatError: If the file is damaged, or holds more than one stream, so that places in it cannot be remembered.
+    """
+    path = existing_file(path, "a gzip file")
+    whole = FileRange(path)
+    state, size, position = zlib.decompressobj(16 + zlib.MAX_WBITS), 0, 0
+    try:
+        while not state.eof and position < whole.size:
+            data = whole.read(position, min(1 << 16, whole.size - position))
+            position += len(data)
+            size += len(state.decompress(data))
+    except zlib.error as error:
+        raise FormatError(f"{path} is not a readable gzip file ({error}); fetch it again.") from None
+    if not state.eof:
+        raise FormatError(f"{path} is cut off (compressed data ends early); fetch it again.")
+    if state.unused_data or position < whole.size:
+        raise FormatError(f"{path} holds more than one gzip stream; pack it again as one: zcat FILE | gzip.")
+    start = _gzip_header_size(whole.read(0, min(whole.size, 1 << 16)))
+    return InflatedRange(FileRange(path, start, whole.size - start - 8), size)
+
+
+def _gzip_header_size(head: bytes) -> int:
+    """Return where the deflated bytes start (RFC 1952, section 2.3)."""
+    flags, size = head[3], 10
+    if flags & 4:  # extra field
+        size += 2 + int.from_bytes(head[size : size + 2], "little")
+    for flag in (8, 16):  # original name, comment
+        if flags & flag:
+            size = head.index(b"\0", size) + 1
+    return size + (2 if flags & 2 else 0)
+
+
+def _source_of(path: Path) -> ByteRange:
+    if path.suffix.lower() == ".zip":
+        return zip_member(path, ".jsonl")
+    return gzip_member(path) if path.suffix.lower() == ".gz" else FileRange(path)
+
+
 class IndexedLines(Sequence[bytes]):
-    """The lines of a text file, plain or inside ``.zip``, each reached in constant time; empty lines do not count.
+    """The lines of a text file, plain or packed, each reached in constant time; empty lines do not count.
 
     Args:
-        path: ``NAME.jsonl`` or another text file, or ``NAME.jsonl.zip`` that holds one ``.jsonl`` file.
+        path: ``NAME.jsonl`` or another text file, ``NAME.jsonl.gz``, or ``NAME.jsonl.zip`` that holds one ``.jsonl``
+            file.
 
     Raises:
         FileNotFoundError: If the file is not there.
@@ -165,8 +207,7 @@ class IndexedLines(Sequence[bytes]):
 
     def __init__(self, path: str | Path) -> None:
         self.path = existing_file(path, "a text file with one record per line")
-        zipped = self.path.suffix.lower() == ".zip"
-        self._source: ByteRange = zip_member(self.path, ".jsonl") if zipped else FileRange(self.path)
+        self._source = _source_of(self.path)
         ends = np.concatenate([np.zeros(0, np.int64), *self._newlines()])
         if self._source.size and (not len(ends) or ends[-1] != self._source.size - 1):
             ends = np.append(ends, self._source.size)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
+import zipfile
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
 from .random_access import IndexedLines
 
@@ -99,39 +102,76 @@ def shard_names(files: Iterable[str | Path], stem: Callable[[Path], str]) -> lis
     return [names[path] for path in paths]
 
 
-class ShardedLines:
-    """Lines of several files as one sequence.
+def write_lines(path: str | Path, lines: Iterable[str]) -> int:
+    """Write a text file with one record per line and return how many.
+
+    The zip archive is stored, not deflated: the same bytes with every version of zlib, and constant-time reading.
 
     Args:
-        files: Text files, plain or ``.jsonl.zip``.
-        stem: Gives a file's name without its ending.
+        path: ``NAME.jsonl.zip``, ``NAME.jsonl.gz`` or any other name for a plain file; its folder is created.
+        lines: Without line ends.
+    """
+    path = Path(path)
+    rows = list(lines)
+    data = "".join(f"{row}\n" for row in rows).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".zip":
+        member = zipfile.ZipInfo(path.name.removesuffix(".zip"), date_time=(1980, 1, 1, 0, 0, 0))
+        member.create_system = 3
+        member.external_attr = 0o644 << 16
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            archive.writestr(member, data)
+    else:
+        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+    return len(rows)
+
+
+class Shard(Protocol):
+    """A file of records."""
+
+    def __len__(self) -> int: ...
+
+    def row(self, index: int) -> int:
+        """Return the row of a record in the file, counted from one."""
+        ...
+
+
+S = TypeVar("S", bound=Shard)
+
+
+class Sharded(Generic[S]):
+    """Records of several files as one sequence.
+
+    Args:
+        shards: The files.
+        names: One for each, unique.
     """
 
-    def __init__(self, files: Sequence[Path], stem: Callable[[Path], str]) -> None:
-        self.shards = [IndexedLines(file) for file in files]
-        self._names = shard_names(files, stem)
-        self._ends = list(accumulate(len(shard) for shard in self.shards))
+    def __init__(self, shards: Sequence[S], names: Sequence[str]) -> None:
+        self.shards = shards
+        self._names = names
+        self._ends = list(accumulate(len(shard) for shard in shards))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def locate(self, index: int) -> tuple[IndexedLines, int]:
-        """Return the file of a line and its index there.
+    def locate(self, index: int) -> tuple[S, int]:
+        """Return the file of a record and its index there.
 
         Raises:
-            IndexError: If there is no such line.
+            IndexError: If there is no such record.
         """
-        number, line = self._locate(index)
-        return self.shards[number], line
+        number, place = self._locate(index)
+        return self.shards[number], place
 
     def name(self, index: int) -> str:
         """Return ``shard/row``, unique and stable.
 
         Raises:
-            IndexError: If there is no such line.
+            IndexError: If there is no such record.
         """
-        number, line = self._locate(index)
-        return f"{self._names[number]}/{self.shards[number].row(line)}"
+        number, place = self._locate(index)
+        return f"{self._names[number]}/{self.shards[number].row(place)}"
 
     def _locate(self, index: int) -> tuple[int, int]:
         if index < 0:
@@ -140,3 +180,15 @@ class ShardedLines:
             raise IndexError(f"record {index} was asked for; there are {len(self)}.")
         number = bisect_right(self._ends, index)
         return number, index - (self._ends[number - 1] if number else 0)
+
+
+class ShardedLines(Sharded[IndexedLines]):
+    """Lines of several files as one sequence.
+
+    Args:
+        files: Text files, plain, ``.jsonl.gz`` or ``.jsonl.zip``.
+        stem: Gives a file's name without its ending.
+    """
+
+    def __init__(self, files: Sequence[Path], stem: Callable[[Path], str]) -> None:
+        super().__init__([IndexedLines(file) for file in files], shard_names(files, stem))

@@ -3,7 +3,7 @@
 Questions: ``questions[]`` of ``question_id``, ``image_id``, ``question`` (TextVQA in this layout adds ``image``, a file
 name). Annotations: ``annotations[]`` of ``question_id``, ``image_id``, ``question_type``, ``answer_type``,
 ``multiple_choice_answer``, ``answers[]`` of ``answer``, ``answer_confidence``, ``answer_id`` (OK-VQA adds
-``raw_answer``). See https://visualqa.org/download.html.
+``raw_answer``). Results: a list of ``question_id``, ``answer``. See https://visualqa.org/download.html.
 """
 
 from __future__ import annotations
@@ -199,3 +199,30 @@ def _annotation(item: VQAItem, annotation: VQAAnnotation) -> dict[str, object]:
 
 def _known(**values: object) -> dict[str, object]:
     return {key: value for key, value in values.items() if value is not None}
+
+
+def read_vqa_results(path: str | Path) -> dict[int | str, str]:
+    """Read results as question id to answer.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        FormatError: If it is malformed or answers a question twice.
+    """
+    rows = load_json(path, "a VQA results file")
+    if not isinstance(rows, list):
+        raise FormatError(f'{path} holds no list; expected a list of {{"question_id", "answer"}}.')
+    result: dict[int | str, str] = {}
+    for number, value in enumerate(rows):
+        where = f"{path}, entry {number}"
+        row = as_object(value, where)
+        question_id = field(row, "question_id", (int, str), where)
+        if question_id in result:
+            raise FormatError(f"{where}: question_id {question_id!r} is there twice; remove one of them.")
+        result[question_id] = field(row, "answer", str, where)
+    return result
+
+
+def write_vqa_results(path: str | Path, results: Mapping[int | str, str]) -> int:
+    """Write results, question id to answer, and return how many; servers want every question of the split."""
+    write_json(path, [{"question_id": key, "answer": answer} for key, answer in results.items()])
+    return len(results)

@@ -4,8 +4,27 @@
 network that is trained beforehand, from scenes that occur nowhere else.
 """
 
+from .draw import LAYOUT_CLASSES, draw, layout_map
 from .labels import LABEL_COUNTS, patch_labels, pretraining_pictures
+from .recipe import PRESETS, Recipe
+from .scene import Print, Scene, Thing, draw_scene
 from .vocabulary import VERSION
 from .write import WorldSummary, write_world
 
-__all__ = ["LABEL_COUNTS", "VERSION", "WorldSummary", "patch_labels", "pretraining_pictures", "write_world"]
+__all__ = [
+    "LABEL_COUNTS",
+    "LAYOUT_CLASSES",
+    "PRESETS",
+    "VERSION",
+    "Print",
+    "Recipe",
+    "Scene",
+    "Thing",
+    "WorldSummary",
+    "draw",
+    "draw_scene",
+    "layout_map",
+    "patch_labels",
+    "pretraining_pictures",
+    "write_world",
+]

@@ -8,10 +8,19 @@ import numpy as np
 
 from .dice import Dice
 from .draw import Drawing, draw
+from .language import captions
+from .recipe import PRESETS, Recipe
 from .scene import Scene, draw_scene
-from .vocabulary import COLOURS, PLACES, SHAPES
+from .vocabulary import COLOURS, PLACES, SHAPES, TEXTURES, WORDS
 
-LABEL_COUNTS = {"background": len(PLACES) + 1, "shape": len(SHAPES) + 1, "colour": len(COLOURS) + 1, "digit": 11}
+LABEL_COUNTS = {
+    "background": len(PLACES) + 1,
+    "shape": len(SHAPES) + 1,
+    "colour": len(COLOURS) + 1,
+    "texture": len(TEXTURES) + 1,
+    "digit": 11,
+    "word": len(WORDS) + 1,
+}
 """Number of classes per label, "nothing" (0) included."""
 
 _PLACE_ID = {place.name: i for i, place in enumerate(PLACES, start=1)}
@@ -22,10 +31,10 @@ _COLOUR_ID = {colour.name: i for i, colour in enumerate(COLOURS, start=1)}
 def patch_labels(
     scene: Scene, grid: int, *, image_size: int | None = None, drawing: Drawing | None = None
 ) -> dict[str, np.ndarray]:
-    """Say what each patch shows: place, and shape, colour and digit of the thing that fills most of it.
+    """Say what each patch shows: place, and shape, colour, texture and print of the thing that fills most of it.
 
     A thing counts where it covers an eighth of the patch; one that would be left out gets the patch that holds most of
-    it. A digit counts where a third of its print lies.
+    it. A digit counts where a third of its print lies, or else most of it; a word where an eighth lies.
 
     Args:
         scene: The scene graph.
@@ -34,8 +43,8 @@ def patch_labels(
         drawing: The scene already drawn at that size.
 
     Returns:
-        ``background``, ``shape``, ``colour``, ``digit``: int64[grid, grid] counted from one, 0 is nothing; digit ``d``
-        is ``d + 1``.
+        ``background``, ``shape``, ``colour``, ``texture``, ``digit``, ``word``: int64[grid, grid] counted from one,
+        0 is nothing; digit ``d`` is ``d + 1``.
 
     Raises:
         ValueError: If the grid does not divide the picture.
@@ -57,10 +66,15 @@ def patch_labels(
     for number, thing in enumerate(scene.things):
         labels["shape"][shown == number] = _SHAPE_ID[thing.shape]
         labels["colour"][shown == number] = _COLOUR_ID[thing.colour]
+        labels["texture"][shown == number] = TEXTURES.index(thing.texture) + 1
     for thing, box in zip(scene.things, drawing.print_box, strict=True):
-        if box is not None and thing.digit is not None:
+        if box is not None and thing.print is not None:
             printed = np.outer(_overlap(box[0], box[2], grid, patch), _overlap(box[1], box[3], grid, patch))
-            labels["digit"][3 * printed >= box[2] * box[3]] = thing.digit + 1
+            enough = min(box[2] * box[3] / (3 if thing.digit is not None else 8), int(printed.max()))
+            if thing.digit is not None:
+                labels["digit"][printed >= enough] = thing.digit + 1
+            else:
+                labels["word"][printed >= enough] = WORDS.index(thing.print.text) + 1
     return labels
 
 
@@ -75,7 +89,7 @@ def _overlap(start: int, length: int, grid: int, patch: int) -> np.ndarray:
 
 
 def pretraining_pictures(
-    n: int, seed: int = 0, image_size: int = 32, grid: int = 8
+    n: int, seed: int = 0, image_size: int = 32, grid: int = 8, recipe: Recipe = PRESETS["tiny"]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Draw pictures with patch labels from scenes that occur in no story, caption or question.
 
@@ -84,6 +98,7 @@ def pretraining_pictures(
         seed: Another seed draws other scenes.
         image_size: Height and width, a multiple of 16.
         grid: Patches per side; divides the size.
+        recipe: Shares of everything in them.
 
     Returns:
         Pictures uint8[n, 3, image_size, image_size], and labels as in ``patch_labels``, int64[n, grid, grid] each.
@@ -94,10 +109,20 @@ def pretraining_pictures(
     pictures = np.empty((n, 3, image_size, image_size), np.uint8)
     labels = {name: np.zeros((n, grid, grid), np.int64) for name in LABEL_COUNTS}
     for i in range(n):
-        # More things than elsewhere: more to learn from each picture.
-        scene = draw_scene(Dice("pretraining", seed, i), "pretraining", n_things=(1, 5))
+        scene = _pretraining_scene(seed, i, recipe)
         drawing = draw(scene, image_size)
         pictures[i] = drawing.rgb.transpose(2, 0, 1)
         for name, value in patch_labels(scene, grid, image_size=image_size, drawing=drawing).items():
             labels[name][i] = value
     return pictures, labels
+
+
+def pretraining_captions(n: int, seed: int = 0, recipe: Recipe = PRESETS["tiny"]) -> list[str]:
+    """Return a caption that says everything for each picture of ``pretraining_pictures``."""
+    dice = (Dice("pretraining", "caption", seed, i) for i in range(n))
+    return [captions(_pretraining_scene(seed, i, recipe), choices, 1)[0] for i, choices in enumerate(dice)]
+
+
+def _pretraining_scene(seed: int, i: int, recipe: Recipe) -> Scene:
+    # More things than elsewhere: more to learn from each picture.
+    return draw_scene(Dice("pretraining", seed, i), "pretraining", recipe=recipe, n_things=(1, 5))

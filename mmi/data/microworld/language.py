@@ -19,21 +19,25 @@ def with_article(phrase: str) -> str:
     return f"{'an' if phrase[0] in 'aeio' else 'a'} {phrase}"
 
 
-def look(thing: Thing, *, size: bool = True, digit: bool = True) -> str:
+def look(thing: Thing, *, size: bool = True, print: bool = True, texture: bool = True) -> str:
     """Say what a thing looks like, without article.
 
     Example:
-        >>> look(Thing("square", "red", 0, "large", 7))
-        'large red square with the number 7'
+        >>> from mmi.data.microworld.scene import Print
+        >>> look(Thing("square", "red", 0, "large", "striped", Print("7", "small")))
+        'large striped red square with the number 7'
     """
     words = f"{thing.size} " if size else ""
-    number = f" with the number {thing.digit}" if digit and thing.digit is not None else ""
-    return f"{words}{thing.colour} {thing.shape}{number}"
+    words += f"{thing.texture} " if texture and thing.texture != "plain" else ""
+    printed = ""
+    if print and thing.print is not None:
+        printed = f" with the {'number' if thing.digit is not None else 'word'} {thing.print.text}"
+    return f"{words}{thing.colour} {thing.shape}{printed}"
 
 
-def mention(thing: Thing, *, size: bool = True, digit: bool = True, position: bool = True) -> str:
+def mention(thing: Thing, *, size: bool = True, print: bool = True, texture: bool = True, position: bool = True) -> str:
     """Say a character's name or an unknown thing with its article, and where it is."""
-    words = thing.name or with_article(look(thing, size=size, digit=digit))
+    words = thing.name or with_article(look(thing, size=size, print=print, texture=texture))
     return f"{words} {POSITIONS[thing.cell].phrase}" if position else words
 
 
@@ -53,7 +57,7 @@ def sentence(text: str) -> str:
 
 
 def full_captions(scene: Scene, dice: Dice) -> list[str]:
-    """Return captions that say everything: each thing with size, number and position, and the place."""
+    """Return captions that say everything: each thing with size, texture, print and position, and the place."""
     place = PLACE_BY_NAME[scene.place]
 
     def things() -> str:
@@ -72,14 +76,21 @@ def short_captions(scene: Scene, dice: Dice) -> list[str]:
     """Return captions that leave something out, as people do."""
     place = PLACE_BY_NAME[scene.place]
     order = dice.shuffled(scene.things)
-    bare = join([mention(t, size=False, digit=False, position=False) for t in order])
+    bare = join([mention(t, size=False, print=False, texture=False, position=False) for t in order])
     count = len(order)
     shapes = f"{NUMBERS[count]} shape{'s' if count > 1 else ''}"
     return [
         sentence(f"{bare} {place.phrase}"),
         sentence(f"{shapes} {place.phrase}: {bare}"),
-        sentence(f"{place.phrase}, {join([mention(t, size=False, digit=False) for t in order])}"),
+        sentence(f"{place.phrase}, {join([mention(t, size=False, print=False, texture=False) for t in order])}"),
     ]
+
+
+def further_captions(scene: Scene, dice: Dice) -> list[str]:
+    """Return two more captions that say everything, for who asks for more than eight."""
+    place = PLACE_BY_NAME[scene.place]
+    shown, seen = (join([mention(thing) for thing in dice.shuffled(scene.things)]) for _ in range(2))
+    return [sentence(f"this picture shows {shown}, {place.phrase}"), sentence(f"{seen} can be seen {place.phrase}")]
 
 
 def captions(scene: Scene, dice: Dice, n: int = 5) -> tuple[str, ...]:
@@ -88,12 +99,14 @@ def captions(scene: Scene, dice: Dice, n: int = 5) -> tuple[str, ...]:
     Args:
         scene: What they say.
         dice: Source of choices.
-        n: At most 8; of five, three are full.
+        n: At most 10; of five, three are full.
 
     Raises:
         ValueError: If more are asked for than there are ways to say it.
     """
     full, short = full_captions(scene, dice), short_captions(scene, dice)
+    if n > len(full) + len(short):
+        full += further_captions(scene, dice)
     if not 1 <= n <= len(full) + len(short):
         raise ValueError(f"{n} captions were asked for; a scene has between 1 and {len(full) + len(short)}.")
     full = dice.shuffled(full)

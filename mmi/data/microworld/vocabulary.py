@@ -1,4 +1,5 @@
-"""What the micro-world is made of: places, colours, shapes, positions, sizes and the people who live there.
+"""What the micro-world is made of: places, colours, shapes, textures, positions, sizes, printed words, the people who
+live there and what is known of them.
 
 Changing anything here, or how scenes are drawn from it, changes the world: raise ``VERSION``.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-VERSION = 1
+VERSION = 2
 
 RGB = tuple[int, int, int]
 
@@ -60,6 +61,21 @@ class Position:
     phrase: str
 
 
+@dataclass(frozen=True)
+class Fact:
+    """Something known in this world that no picture shows.
+
+    Args:
+        subject: A character's name or a shape.
+        relation: ``home``, ``food``, ``job`` or ``friend`` of a character, ``material`` or ``use`` of a shape.
+        value: One word.
+    """
+
+    subject: str
+    relation: str
+    value: str
+
+
 BLACK: RGB = (10, 10, 10)
 WHITE: RGB = (255, 255, 255)
 
@@ -86,6 +102,16 @@ COLOURS = (
 )
 SHAPES = ("square", "circle", "triangle", "diamond", "cross", "heart")
 SIZES = ("small", "large")
+TEXTURES = ("plain", "striped", "dotted")
+PRINT_SIZES = ("large", "small", "very small")
+# Two letters fit a large square or circle of a picture of 32 pixels, four letters one of 64.
+WORDS = (
+    *("an", "as", "do", "go", "no", "on", "or", "us"),
+    *("bus", "dog", "egg", "pen", "sea", "sun"),
+    *("bank", "book", "desk", "door", "park", "rose"),
+)
+ROOMY_SHAPES = ("square", "circle")
+"""Shapes that carry words and large digits; the others have room for a small digit."""
 POSITIONS = (
     Position("top left", "at the top left"),
     Position("top", "at the top"),
@@ -105,23 +131,29 @@ CHARACTERS = (
     Character("Eva", "heart", "pink"),
     Character("Finn", "cross", "purple"),
 )
-NUMBERS = ("no", "one", "two", "three", "four", "five", "six")
+LORE = tuple(
+    Fact(subject, relation, value)
+    for subject, relations in {
+        "Ada": {"home": "lake", "food": "plums", "job": "baker", "friend": "Finn"},
+        "Ben": {"home": "town", "food": "soup", "job": "doctor", "friend": "Eva"},
+        "Cleo": {"home": "desert", "food": "dates", "job": "singer", "friend": "Ada"},
+        "Dan": {"home": "forest", "food": "nuts", "job": "farmer", "friend": "Cleo"},
+        "Eva": {"home": "beach", "food": "fish", "job": "sailor", "friend": "Dan"},
+        "Finn": {"home": "cave", "food": "bread", "job": "miner", "friend": "Ben"},
+        "square": {"material": "wood", "use": "building"},
+        "circle": {"material": "rubber", "use": "rolling"},
+        "triangle": {"material": "stone", "use": "sailing"},
+        "diamond": {"material": "glass", "use": "trading"},
+        "cross": {"material": "iron", "use": "healing"},
+        "heart": {"material": "wool", "use": "giving"},
+    }.items()
+    for relation, value in relations.items()
+)
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 PLACE_BY_NAME = {place.name: place for place in PLACES}
 COLOUR_BY_NAME = {colour.name: colour for colour in COLOURS}
 CHARACTER_BY_NAME = {character.name: character for character in CHARACTERS}
 NAME_BY_LOOK = {(character.shape, character.colour): character.name for character in CHARACTERS}
 
-# Digits of 3x5 pixels, row by row.
-GLYPHS = (
-    ("###", "#.#", "#.#", "#.#", "###"),
-    (".#.", "##.", ".#.", ".#.", "###"),
-    ("##.", "..#", ".#.", "#..", "###"),
-    ("##.", "..#", ".#.", "..#", "##."),
-    ("#.#", "#.#", "###", "..#", "..#"),
-    ("###", "#..", "##.", "..#", "##."),
-    (".##", "#..", "###", "#.#", "###"),
-    ("###", "..#", "..#", ".#.", ".#."),
-    ("###", "#.#", "###", "#.#", "###"),
-    ("###", "#.#", "###", "..#", "##."),
-)
+FACTS = {(fact.subject, fact.relation): fact.value for fact in LORE}

@@ -6,17 +6,18 @@ import hashlib
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mmi.config import ConfigError
 from mmi_eval.formats.errors import write_json
-from mmi_eval.formats.vqa import read_vqa
 
 from .draw import Layout
-from .layouts import WorldPart
+from .jobs import Progress, WorldPlan, run_jobs
+from .layouts.part import no_step
+from .majority import majority_rates
+from .recipe import PRESETS
 from .scene import Split
 from .sheet import contact_sheet
 from .tokenizer import write_tokenizer
@@ -24,10 +25,10 @@ from .vocabulary import VERSION
 
 SCHEMA_VERSION = 1
 MAX_SIZE = 500_000
-_SPLITS: tuple[Split, ...] = ("train", "val")
-_NOT_DIGESTED = ("world.json", "contact_sheet.png")
-
-Progress = Callable[[int, int], None]
+_SPLITS: tuple[Split, ...] = ("train", "val", "test")
+_MOST_HELD_OUT = 5000
+_PICTURE_SUFFIXES = (".png", ".npy")
+_NOT_DIGESTED = ("world.json", "contact_sheet.png", "stats.html", "encoder", "judges")
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,23 @@ class WorldArguments:
     """What a world is made from.
 
     Args:
-        size: Stories, pairs, captioned pictures and quizzes of the train split, each; val has a tenth.
+        size: Stories, pairs, captioned pictures and conversations of the train split, each; val has a tenth,
+            test a fifth, at most 5000.
         seed: Another seed draws another world.
         image_size: Height and width of the pictures, a multiple of 16.
         vocab_size: Entries of the tokenizer.
+        preset: One of ``PRESETS``.
     """
 
     size: int = 1500
     seed: int = 0
     image_size: int = 32
     vocab_size: int = 512
+    preset: str = "tiny"
 
     def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ConfigError(f'preset is "{self.preset}"; expected one of {", ".join(PRESETS)}.')
         if not 1 <= self.size <= MAX_SIZE:
             raise ConfigError(f"size is {self.size}; expected 1 to {MAX_SIZE} stories.")
         if self.vocab_size < 259:
@@ -57,10 +63,17 @@ class WorldArguments:
             Layout.of(self.image_size)
         except ValueError as error:
             raise ConfigError(str(error)) from None
+        least = PRESETS[self.preset].least_image_size
+        if self.image_size < least:
+            raise ConfigError(
+                f"image_size is {self.image_size}; the prints of preset {self.preset} need at least {least}."
+            )
 
     def size_of(self, split: Split) -> int:
         """Return the number of stories of a split."""
-        return self.size if split == "train" else (self.size + 9) // 10
+        if split == "train":
+            return self.size
+        return min(_MOST_HELD_OUT, -(-self.size // (10 if split == "val" else 5)))
 
 
 @dataclass(frozen=True)
@@ -71,13 +84,13 @@ class WorldSummary:
         folder: Where it is.
         written: False if it was there already.
         counts: Items by split and kind.
-        majority: Share of the most frequent answer by question type, over the VQA files of the train split.
+        majority: Share of the most frequent answer in the train split, by kind of question (such as ``vqa``) and type.
     """
 
     folder: Path
     written: bool
     counts: Mapping[str, Mapping[str, int]]
-    majority: Mapping[str, float]
+    majority: Mapping[str, Mapping[str, float]]
 
     def __str__(self) -> str:
         parts = [
@@ -95,35 +108,43 @@ def write_world(
     seed: int = 0,
     image_size: int = 32,
     vocab_size: int = 512,
+    preset: str = "tiny",
+    workers: int = 1,
     progress: Progress | None = None,
     overwrite: bool = False,
 ) -> WorldSummary:
-    """Write stories, pairs, captions, questions, quizzes and the tokenizer of a world.
+    """Write stories, pairs, captions, questions, conversations and the tokenizer of a world.
 
     The folder appears when everything is in it; an interrupted call leaves nothing behind. If the same world is there
     already, nothing is done.
 
     Args:
         out: The folder.
-        size: Stories, pairs, captioned pictures and quizzes of the train split, each; val has a tenth.
+        size: Stories, pairs, captioned pictures and conversations of the train split, each; val has a tenth,
+            test a fifth, at most 5000.
         seed: Another seed draws another world.
         image_size: Height and width of the pictures, a multiple of 16.
         vocab_size: Entries of the tokenizer.
+        preset: One of ``PRESETS``: ``tiny`` is easy to learn, ``crowded`` asks much of each picture, ``lab`` is rich
+            and needs at least 64 pixels.
+        workers: Number of processes that write; the bytes are the same whatever it is.
         progress: Called with the number of items done and of all items.
         overwrite: Replace another world in that folder; never replaces anything that is not a world.
 
     Raises:
         ConfigError: If an argument is out of range, or the folder holds something else.
     """
+    if workers < 1:
+        raise ConfigError(f"workers is {workers}; expected at least 1 process.")
     out = Path(out)
-    arguments = WorldArguments(size, seed, image_size, vocab_size)
+    arguments = WorldArguments(size, seed, image_size, vocab_size, preset)
     found = _existing(out, arguments, overwrite)
     if found is not None:
         return found
     partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
-        summary = _write(partial, arguments, progress)
+        summary = _write(partial, arguments, workers, progress)
         if out.is_dir():
             shutil.rmtree(out)
         partial.replace(out)
@@ -148,30 +169,21 @@ def _existing(out: Path, arguments: WorldArguments, overwrite: bool) -> WorldSum
     if (version, given) != (VERSION, arguments):
         raise ConfigError(
             f"{out} holds another micro-world (version {version}, size {given.size}, seed {given.seed}, "
-            f"{given.image_size} px, {given.vocab_size} tokens); choose another folder or overwrite it."
+            f"{given.image_size} px, {given.vocab_size} tokens, preset {given.preset}); choose another folder or "
+            "overwrite it."
         )
     if digests(out) != world["sha256"]:
         raise ConfigError(f"{out} holds this micro-world, but files were changed or lost since; overwrite it.")
     return WorldSummary(out, False, world["counts"], world["majority"])
 
 
-def _write(folder: Path, arguments: WorldArguments, progress: Progress | None) -> dict[str, dict]:
-    total = 4 * sum(arguments.size_of(split) for split in _SPLITS)
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
+def _write(folder: Path, arguments: WorldArguments, workers: int, progress: Progress | None) -> dict[str, dict]:
+    sizes: dict[Split, int] = {split: arguments.size_of(split) for split in _SPLITS}
+    plan = WorldPlan(folder, sizes, arguments.seed, arguments.image_size, PRESETS[arguments.preset])
     write_tokenizer(folder / "tokenizer", arguments.vocab_size)
-    parts = [
-        WorldPart(folder, split, arguments.size_of(split), arguments.seed, arguments.image_size, step)
-        for split in _SPLITS
-    ]
-    summary: dict[str, dict] = {"counts": {part.split: part.write() for part in parts}, "majority": _majority(folder)}
-    contact_sheet(parts[0], arguments.image_size).save(folder / "contact_sheet.png")
+    counts = run_jobs(plan, workers, progress or (lambda done, total: None))
+    summary: dict[str, dict] = {"counts": counts, "majority": majority_rates(folder, "train")}
+    contact_sheet(plan.parts(no_step)[0]).save(folder / "contact_sheet.png")
     world = {
         "schema_version": SCHEMA_VERSION,
         "version": VERSION,
@@ -183,29 +195,21 @@ def _write(folder: Path, arguments: WorldArguments, progress: Progress | None) -
     return summary
 
 
-def _majority(folder: Path) -> dict[str, float]:
-    answers: dict[str, Counter[str]] = {}
-    for item in read_vqa(folder / "vqa" / "questions_train.json", folder / "vqa" / "annotations_train.json"):
-        if item.annotation is not None:
-            kind = answers.setdefault(item.annotation.question_type or "", Counter())
-            kind[item.annotation.multiple_choice_answer] += 1
-    return {kind: round(max(counter.values()) / counter.total(), 4) for kind, counter in sorted(answers.items())}
-
-
 def digests(folder: str | Path) -> dict[str, str]:
-    """Return the SHA-256 of each file of a world; the pictures of an ``images`` folder count as one.
+    """Return the SHA-256 of each file of a world; the pictures of a folder count as one.
 
-    The contact sheet, whose letters depend on the installed font library, and ``world.json`` are left out.
+    Left out are the contact sheet, whose letters depend on the installed font library, ``world.json``, and what is made
+    from the world later.
     """
     folder = Path(folder)
     result: dict[str, str] = {}
     pictures: dict[str, list[str]] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
-        if name in _NOT_DIGESTED:
+        if name.split("/")[0] in _NOT_DIGESTED:
             continue
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        if path.parent.name == "images":
+        if path.suffix in _PICTURE_SUFFIXES:
             pictures.setdefault(f"{name.rsplit('/', 1)[0]}/", []).append(f"{path.name} {digest}")
         else:
             result[name] = digest

@@ -5,16 +5,18 @@ from __future__ import annotations
 from mmi.data.skips import NO_FILE, SkipError
 from mmi.data.sources.coco_captions import CocoCaptionSource
 from mmi.data.sources.config import Format, Source, SourceConfig
+from mmi.data.sources.conversations import ConversationSource
 from mmi.data.sources.mmc4 import MMC4Source
 from mmi.data.sources.pairs import PairLineSource, PairTarSource
 
 __all__ = ["SOURCES", "Source", "SourceConfig", "open_source"]
 
-SOURCES: dict[Format, type[CocoCaptionSource | MMC4Source | PairLineSource | PairTarSource]] = {
+SOURCES: dict[Format, type[CocoCaptionSource | ConversationSource | MMC4Source | PairLineSource | PairTarSource]] = {
     "mmc4": MMC4Source,
     "pair_tars": PairTarSource,
     "pair_jsonl": PairLineSource,
     "coco_captions": CocoCaptionSource,
+    "conversations": ConversationSource,
 }
 _N_TRIED = 20
 

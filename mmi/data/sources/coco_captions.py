@@ -60,7 +60,7 @@ class CocoCaptionSource:
         name = record.file_name
         if name in self._repeated:
             name = f"{folders.name}/{name}"
-        path = folders.find(record)
+        path = folders.find(record.file_name)
         if path is None:
             raise SkipError(name, NO_FILE, f"{record.file_name} is not in {folders.told}")
         captions = [caption for caption in record.captions if caption.strip()]
@@ -69,7 +69,7 @@ class CocoCaptionSource:
         # A random first caption, then the others in turn: every caption is used before one comes again.
         start = int(draws(self._seed, self.name, name, "caption").random() * len(captions))
         caption = captions[(start + epoch) % len(captions)]
-        image = ImageItem(open=partial(open, path, "rb"), uri=str(path), size=record.size)
+        image = ImageItem(partial(open, path, "rb"), str(path), record.size, loss=self._config.images_learned)
         return pair_document(name, self.name, image, caption, self._config, seed=self._seed, epoch=epoch)
 
 
@@ -108,9 +108,9 @@ class PictureFolders:
         """The folders for a message."""
         return " or ".join(map(str, self._roots))
 
-    def find(self, record: CaptionedImage) -> Path | None:
+    def find(self, file_name: str) -> Path | None:
         """Return the picture's file, or None if there is none."""
-        places = self._places(record.file_name)
+        places = self._places(file_name)
         for i in sorted(range(len(places)), key=lambda i: i != self._last):
             if places[i].is_file():
                 self._last = i

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -10,7 +11,7 @@ from mmi.config import ConfigError
 from mmi.data.document import Document
 from mmi.data.pack import RowCut
 
-Format = Literal["mmc4", "pair_tars", "pair_jsonl", "coco_captions"]
+Format = Literal["mmc4", "pair_tars", "pair_jsonl", "coco_captions", "conversations"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class SourceConfig:
 
     Args:
         format: Layout: ``mmc4`` shards, ``pair_tars`` of webdataset or img2dataset, ``pair_jsonl`` lines of
-            ``{"image", "caption"}``, or a ``coco_captions`` file (official, Karpathy list, or plain list).
+            ``{"image", "caption"}``, a ``coco_captions`` file (official, Karpathy list, or plain list), or
+            ``conversations`` of LLaVA.
         path: File, folder of shards, name with ``{00..99}`` or ``*``, or a list of these.
         images: Folder of the pictures; by default they are looked for beside ``path``.
         weight: Share of the rows in the training mixture, relative to the other sources; 0 leaves it out.
@@ -29,6 +31,9 @@ class SourceConfig:
         min_similarity: MMC4: pictures less similar to their sentence are left out.
         max_images: MMC4: at most so many pictures of a document are kept, chosen at random.
         drop_single_image_probability: MMC4: how often a document with one kept picture is left out.
+        turn_template: Conversations: how a question and its answer are worded; what stands before ``{answer}`` is
+            given, the rest is learned.
+        learn_images: Whether drawing the pictures is learned; by default in all formats but conversations.
         lowercase: Lower-case the text; by default pairs and captions are, MMC4 is not.
         min_caption_chars: Pairs with a shorter caption are left out; the paper uses 10 for LAION.
         max_images_per_row: Overrides the data module's limit; the paper has 30 for pairs and 15 for MMC4.
@@ -44,6 +49,8 @@ class SourceConfig:
     min_similarity: float = 0.24
     max_images: int = 6
     drop_single_image_probability: float = 0.5
+    turn_template: str = "Question: {question} Short answer: {answer}."
+    learn_images: bool | None = None
     lowercase: bool | None = None
     min_caption_chars: int = 1
     max_images_per_row: int | None = None
@@ -57,12 +64,22 @@ class SourceConfig:
         for name in ("image_first_probability", "drop_single_image_probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} of source {self.path} is {getattr(self, name)}; expected 0 to 1.")
+        if re.findall(r"\{question\}|\{answer\}", self.turn_template) != ["{question}", "{answer}"]:
+            raise ConfigError(
+                f'turn_template of source {self.path} is "{self.turn_template}"; expected {{question}} and then '
+                "{answer}, once each."
+            )
         if not 0 <= self.weight < float("inf"):
             raise ConfigError(f"weight of source {self.path} is {self.weight}; expected 0 or more.")
         for name, least in (("max_images", 1), ("min_caption_chars", 0), ("max_images_per_row", 1), ("limit", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} of source {self.path} is {value}; expected at least {least}.")
+
+    @property
+    def images_learned(self) -> bool:
+        """``learn_images`` with its default."""
+        return self.format != "conversations" if self.learn_images is None else self.learn_images
 
     @property
     def paths(self) -> list[str]:

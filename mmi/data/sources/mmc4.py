@@ -92,7 +92,7 @@ class MMC4Source:
 
     def _picture(self, image: MMC4Image) -> ImageItem:
         path = self._shards.image_path(image)
-        return ImageItem(open=partial(open, path, "rb"), uri=str(path))
+        return ImageItem(partial(open, path, "rb"), str(path), loss=self._config.images_learned)
 
 
 def _folder_beside(path: Path) -> Path:

@@ -69,7 +69,9 @@ class PairTarSource:
         try:
             pair = self._tars[index]
             image = ImageItem(
-                open=partial(_open_range, self._tars.image_range(index)), uri=f"{name}.{pair.image_suffix}"
+                partial(_open_range, self._tars.image_range(index)),
+                f"{name}.{pair.image_suffix}",
+                loss=self._config.images_learned,
             )
         except FormatError as error:
             raise SkipError(name, "broken record", str(error)) from None
@@ -114,7 +116,7 @@ class PairLineSource:
             raise SkipError(name, "broken record", str(error)) from None
         if not path.is_file():
             raise SkipError(name, NO_FILE, str(path))
-        image = ImageItem(open=partial(open, path, "rb"), uri=str(path))
+        image = ImageItem(partial(open, path, "rb"), str(path), loss=self._config.images_learned)
         return pair_document(name, self.name, image, pair.text, self._config, seed=self._seed, epoch=epoch)
 
 

@@ -1,0 +1,167 @@
+"""Cut captions into the tokens that CIDEr and BLEU compare, for a whole corpus at once.
+
+Protocols:
+
+- ``ptb``: the COCO toolkit's. The Stanford tokenizer of the package pycocoevalcap (a jar, needs Java), lower case, then
+  its list of punctuation removed. Round brackets stay, as ``-lrb-`` and ``-rrb-``: the toolkit's list has them in
+  capitals, which lower-cased tokens never equal.
+- ``java-free``: our own rules for the same, in ``java_free_tokens``. Scores under the two names are not mixed.
+
+Document frequencies come from the images scored, so a corpus holds the images that have a prediction and no others.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from .java_free_tokens import tokenize_java_free
+
+Tokens = tuple[str, ...]
+
+PUNCTUATION = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
+"""What the toolkit removes; its bracket names are in capitals and so remove nothing."""
+
+_JAR = "stanford-corenlp-3.4.1.jar"
+_JAVA_FREE = 'score with the protocol "java-free", which needs neither'
+
+
+class CaptionTokenizerError(RuntimeError):
+    """Say what the protocol ``ptb`` is missing and which protocol does without it."""
+
+
+@dataclass(frozen=True)
+class CaptionCorpus:
+    """Tokens of predictions and references of the images that have a prediction.
+
+    Args:
+        protocol: How they were cut.
+        image_ids: In the order of the predictions.
+        predictions: One per image.
+        references: The references of each image.
+        n_without_prediction: Images with references that were left out because nothing was predicted for them.
+    """
+
+    protocol: str
+    image_ids: tuple[Hashable, ...]
+    predictions: tuple[Tokens, ...]
+    references: tuple[tuple[Tokens, ...], ...]
+    n_without_prediction: int = 0
+
+
+def tokenize_ptb(captions: Sequence[str]) -> list[Tokens]:
+    """Cut captions with the Stanford tokenizer; Java starts once for all of them.
+
+    Raises:
+        CaptionTokenizerError: If Java or pycocoevalcap is missing, or the tokenizer fails.
+    """
+    java, jar = _java(), _jar()
+    # Java reads lines, and it also ends one where we do not: at any Unicode line break.
+    lines = [" ".join(caption.split()) for caption in captions]
+    command = [java, "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
+    options = ["-preserveLines", "-lowerCase", "-encoding", "utf-8"]
+    done = subprocess.run(
+        command + options, input="\n".join(lines).encode("utf-8", "replace"), capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
+        raise CaptionTokenizerError(f"the PTB tokenizer ({java}) failed: {last}; mend Java, or {_JAVA_FREE}.")
+    cut = done.stdout.decode("utf-8", "replace").split("\n")[: len(lines)]
+    if len(cut) != len(lines):
+        raise CaptionTokenizerError(
+            f"the PTB tokenizer returned {len(cut)} lines for {len(lines)} captions; mend Java, or {_JAVA_FREE}."
+        )
+    return [tuple(token for token in line.split() if token not in PUNCTUATION) for line in cut]
+
+
+CAPTION_PROTOCOLS: dict[str, Callable[[Sequence[str]], list[Tokens]]] = {
+    "ptb": tokenize_ptb,
+    "java-free": tokenize_java_free,
+}
+
+
+def tokenize_corpora(
+    predictions: Mapping[str, Mapping[Hashable, str]],
+    references: Mapping[Hashable, Sequence[str]],
+    *,
+    protocol: str,
+) -> dict[str, CaptionCorpus]:
+    """Cut several sets of predictions (a model, its baselines) and their common references in one go.
+
+    Args:
+        predictions: A caption per image, by the name of the set.
+        references: Captions of each image.
+        protocol: Name in ``CAPTION_PROTOCOLS``.
+
+    Returns:
+        A corpus per set, of the images that the set has predictions for.
+
+    Raises:
+        CaptionTokenizerError: As ``tokenize_ptb``.
+        KeyError: If the protocol is not known.
+        ValueError: If a set is empty, or an image of it has no reference.
+    """
+    if protocol not in CAPTION_PROTOCOLS:
+        raise KeyError(f'no caption protocol "{protocol}". Known: {", ".join(CAPTION_PROTOCOLS)}.')
+    for name, captions in predictions.items():
+        if not captions:
+            raise ValueError(f'the captions "{name}" are none; there is nothing to score.')
+        lost = [image for image in captions if not references.get(image)]
+        if lost:
+            raise ValueError(
+                f'{len(lost)} images of "{name}" have no reference, such as {lost[0]!r}; score the split they are from.'
+            )
+    wanted = {image for captions in predictions.values() for image in captions}
+    texts = {text for captions in predictions.values() for text in captions.values()}
+    texts |= {text for image in wanted for text in references[image]}
+    ordered = sorted(texts)
+    tokens = dict(zip(ordered, CAPTION_PROTOCOLS[protocol](ordered), strict=True))
+    return {
+        name: CaptionCorpus(
+            protocol,
+            tuple(captions),
+            tuple(tokens[text] for text in captions.values()),
+            tuple(tuple(tokens[text] for text in references[image]) for image in captions),
+            sum(image not in captions for image in references),
+        )
+        for name, captions in predictions.items()
+    }
+
+
+def tokenize_corpus(
+    predictions: Mapping[Hashable, str], references: Mapping[Hashable, Sequence[str]], *, protocol: str
+) -> CaptionCorpus:
+    """Cut one set of predictions and the references of its images; see ``tokenize_corpora``."""
+    return tokenize_corpora({"predictions": predictions}, references, protocol=protocol)["predictions"]
+
+
+def first_sentence(caption: str) -> str:
+    """Return the caption up to its first full stop, as the official code cuts COCO Karpathy captions.
+
+    Example:
+        >>> first_sentence("a cat on a mat. it sleeps")
+        'a cat on a mat'
+    """
+    return caption.split(".")[0]
+
+
+def _java() -> str:
+    java = shutil.which("java")
+    if java is None:
+        raise CaptionTokenizerError(f'the caption protocol "ptb" needs Java; install it, or {_JAVA_FREE}.')
+    return java
+
+
+def _jar() -> Path:
+    spec = find_spec("pycocoevalcap")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        jar = Path(folder) / "tokenizer" / _JAR
+        if jar.is_file():
+            return jar
+    raise CaptionTokenizerError(
+        f'the caption protocol "ptb" needs the package pycocoevalcap; pip install "mmi[eval]", or {_JAVA_FREE}.'
+    )

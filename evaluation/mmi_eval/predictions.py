@@ -1,0 +1,143 @@
+"""The file of a model's answers: one JSON line each, written before anything is scored, readable after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .formats.errors import FormatError, as_object, dump_json, existing_file, field, optional_field, parse_json
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer.
+
+    Args:
+        task: Name of the task.
+        version: Version of the task.
+        id: Sample id.
+        output: The text, named numbers, or a picture's path below the folder of the file; ``None`` after an error.
+        seconds: Time the model took, its batch's divided by the samples of the batch.
+        error: Why there is no answer.
+    """
+
+    task: str
+    version: int
+    id: str
+    output: Any
+    seconds: float
+    error: str | None = None
+
+
+class PredictionFile:
+    """Answers on disk; an id asked again has several lines, of which the last counts.
+
+    Args:
+        path: ``predictions.jsonl``; need not exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> dict[str, Prediction]:
+        """Return the answers by sample id; a last line that was cut off in the middle does not count.
+
+        Raises:
+            FormatError: If another line is malformed.
+        """
+        found: dict[str, Prediction] = {}
+        for number, line in enumerate(self._lines(), start=1):
+            prediction = parse_prediction(line, f"{self.path}, line {number}")
+            found[prediction.id] = prediction
+        return found
+
+    def repair(self) -> int:
+        """Cut off a last line that a killed process left unfinished; return its number of bytes, or 0."""
+        data = self.path.read_bytes() if self.path.is_file() else b""
+        whole = data.rfind(b"\n") + 1
+        if whole == len(data):
+            return 0
+        if _is_json(data[whole:]):
+            with self.path.open("ab") as stream:
+                stream.write(b"\n")
+            return 0
+        with self.path.open("r+b") as stream:
+            stream.truncate(whole)
+        return len(data) - whole
+
+    def append(self, predictions: Iterable[Prediction]) -> None:
+        """Write lines and hand them to the system, so that they survive the end of this process."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("ab") as stream:
+            stream.write("".join(f"{dump_json(asdict(p))}\n" for p in predictions).encode())
+
+    def _lines(self) -> list[bytes]:
+        if not self.path.is_file():
+            return []
+        *lines, last = self.path.read_bytes().split(b"\n")
+        return [*lines, last] if last and _is_json(last) else lines
+
+
+def parse_prediction(line: bytes, where: str) -> Prediction:
+    """Read one line.
+
+    Raises:
+        FormatError: If it is no prediction.
+    """
+    row = as_object(parse_json(line, where), where)
+    return Prediction(
+        field(row, "task", str, where),
+        field(row, "version", int, where),
+        field(row, "id", str, where),
+        row.get("output"),
+        float(optional_field(row, "seconds", (int, float), where) or 0),
+        optional_field(row, "error", str, where),
+    )
+
+
+def read_answers(path: str | Path, task: str, keys: tuple[str, str] | None) -> dict[str, Any]:
+    """Read answers from anywhere: our JSON lines, or the task's official result layout, a JSON list of objects.
+
+    Args:
+        path: The file.
+        task: Name of the task, which lines of ours must name.
+        keys: Id and answer in the official layout, such as ``question_id`` and ``answer``; ``None`` if it has none.
+
+    Returns:
+        Outputs by sample id; ``None`` where a line of ours records an error.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        FormatError: If it is neither, or answers another task.
+    """
+    path = existing_file(path, "a file of predictions")
+    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    if not data.lstrip().startswith(b"["):
+        predictions = PredictionFile(path).read()
+        other = next((p.task for p in predictions.values() if p.task != task), None)
+        if other is not None:
+            raise FormatError(f"{path} answers the task {other}; expected {task}.")
+        return {p.id: None if p.error is not None else p.output for p in predictions.values()}
+    if keys is None:
+        raise FormatError(
+            f"{path} is a JSON list; expected the predictions.jsonl of an evaluation for the task {task}."
+        )
+    answers: dict[str, Any] = {}
+    for number, value in enumerate(parse_json(data, str(path))):
+        where = f"{path}, entry {number}"
+        row = as_object(value, where)
+        sample_id = str(field(row, keys[0], (int, str), where))
+        if sample_id in answers:
+            raise FormatError(f"{where}: {keys[0]} {sample_id} is there twice; remove one of them.")
+        answers[sample_id] = field(row, keys[1], str, where)
+    return answers
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        parse_json(line, "")
+    except FormatError:
+        return False
+    return True

@@ -1,0 +1,127 @@
+"""Scores in a terminal: one row for each value, what it is measured against, and LIMITED where it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from mmi_eval.results import Evaluation, paired_differences
+
+Record = Mapping[str, Any]
+
+
+def print_scores(scores: Sequence[Record], *, breakdown: bool = False) -> None:
+    """Print the content of ``score.json`` files.
+
+    Args:
+        scores: In order.
+        breakdown: Also values by type and by tag.
+    """
+    limited = any(score["limited"] for score in scores)
+    title = "LIMITED: not all samples were asked; these are no benchmark scores" if limited else None
+    table = Table(title=title, box=SIMPLE_HEAD, title_style="bold red", title_justify="left")
+    table.add_column("task", no_wrap=True)
+    table.add_column("condition")
+    table.add_column("value")
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    table.add_column("n", justify="right")
+    table.add_column("beside it")
+    for score in scores:
+        for number, (name, value) in enumerate(_shown(score, breakdown)):
+            first = number == 0
+            task = score["task"] + (" LIMITED" if score["limited"] else "")
+            unit = score["units"].get(name, "raw")
+            table.add_row(
+                task if first else "",
+                score["condition_label"] if first else "",
+                name,
+                written(value["value"], unit),
+                f"{written(value['low'], unit)} to {written(value['high'], unit)}",
+                str(value["n"]),
+                _beside(score, name, unit),
+                end_section=number == len(_shown(score, breakdown)) - 1,
+            )
+    console = _console()
+    console.print(table)
+    for score in scores:
+        if troubles := _troubles(score):
+            console.print(f"{score['task']} ({score['condition_label']}): {troubles}", highlight=False)
+
+
+def print_changes(evaluations: Sequence[Evaluation]) -> None:
+    """Print how each condition differs from the model as it is: headlines, and whatever is significant.
+
+    Args:
+        evaluations: Of one checkpoint; conditions without their counterpart are passed over.
+    """
+    plain = {(e.plan.task, e.plan.samples): e for e in evaluations if e.plan.condition.label == "as trained"}
+    table = Table(title="Against the model as trained, paired by sample", box=SIMPLE_HEAD, title_justify="left")
+    for name in ("task", "condition", "value"):
+        table.add_column(name)
+    for name in ("difference", "95 % interval", "n"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for evaluation in evaluations:
+        against = plain.get((evaluation.plan.task, evaluation.plan.samples))
+        if against is None or against.folder == evaluation.folder:
+            continue
+        found = paired_differences(evaluation, against)
+        headline, units = evaluation.score["headline"], evaluation.score["units"]
+        for value, difference in sorted(found.items(), key=lambda item: item[0] != headline):
+            significant = difference.low > 0 or difference.high < 0
+            if value == headline or (significant and ", " not in value):
+                unit = units.get(value, "raw")
+                interval = f"{written(difference.low, unit)} to {written(difference.high, unit)}"
+                row = (evaluation.plan.task, evaluation.plan.condition.label, value)
+                table.add_row(*row, written(difference.value, unit), interval, str(difference.n))
+    if table.row_count:
+        _console().print(table)
+
+
+def written(value: float, unit: str) -> str:
+    """Return a value as it is printed: fractions times 100.
+
+    Example:
+        >>> written(0.4567, "percent"), written(0.4567, "raw")
+        ('45.7', '0.4567')
+    """
+    return f"{100 * value:.1f}" if unit == "percent" else f"{value:.4g}"
+
+
+def _console() -> Console:
+    """Return standard output, wide enough for all columns where it is no terminal."""
+    return Console() if Console().is_terminal else Console(width=160)
+
+
+def _shown(score: Record, breakdown: bool) -> list[tuple[str, Mapping[str, Any]]]:
+    values = sorted(score["values"].items(), key=lambda item: (item[0] != score["headline"], "/" in item[0]))
+    return [(n, v) for n, v in values if breakdown or n == score["headline"] or not ("/" in n or ", " in n)]
+
+
+def _beside(score: Record, name: str, unit: str) -> str:
+    """Return what stands beside a value: its baselines, and comparisons within the task."""
+    parts = [
+        f"{baseline.replace('_', ' ')} {written(content['values'][name]['value'], unit)}"
+        for baseline, content in score["baselines"].items()
+        if name in content["values"]
+    ]
+    for comparison, difference in score["comparisons"].items():
+        if comparison.startswith(f"{name} - ") or comparison.endswith(f" - {name}"):
+            interval = f"{written(difference['low'], unit)} to {written(difference['high'], unit)}"
+            parts.append(f"{comparison}: {written(difference['value'], unit)} ({interval})")
+    return "; ".join(parts)
+
+
+def _troubles(score: Record) -> str:
+    counts = {name: n for name, n in score["counts"].items() if n and name != "n_samples"}
+    names = {"n_errors": "failed samples"}
+    parts = [f"{names.get(name, name)}: {n} of {score['counts']['n_samples']}" for name, n in counts.items()]
+    if accuracy := score["notes"].get("held-out accuracy of the judges"):
+        parts.append(
+            "held-out accuracy of the judges: " + ", ".join(f"{k} {v:.3f}" for k, v in accuracy.items() if "/" not in k)
+        )
+    return "; ".join(parts)
