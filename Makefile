@@ -37,9 +37,9 @@ demo: $(STAMP)  ## data, training, evaluation, report and generation with the sm
 	    || { kill $$judges 2>/dev/null; exit 1; }; \
 	  wait $$judges; status=$$?; cat runs/demo-judges.log; exit $$status
 	$(BIN)/mmi fit --config configs/demo.yaml $$(test -d runs/demo/checkpoints/last && echo --ckpt_path last)
-	$(BIN)/mmi evaluate --run runs/demo --conditions
+	$(BIN)/mmi evaluate --run runs/demo --checkpoint last --conditions
 	$(BIN)/mmi report runs/demo
-	$(BIN)/mmi generate --run runs/demo --new-images 2 \
+	$(BIN)/mmi generate --run runs/demo --checkpoint last --new-images 2 \
 	  --text "Cleo is in the snow, on the left, and there is a large pink cross at the top right." \
 	  --image data/microworld/stories/images/val-000000-0.png \
 	  --text "Cleo finds a large purple triangle on the right." \

@@ -56,6 +56,10 @@ class UNetConfig:
             f"per block, got {len(self.block_channels)}, {len(self.down_blocks)}, {len(self.up_blocks)} and "
             f"{len(self.attention_heads)}.",
         )
+        require(
+            not (self.frozen and (self.place_table or self.pooled_condition)),
+            "image_decoder.unet is frozen: its place_table and pooled_condition would stay random; set both to false.",
+        )
 
 
 @dataclass(frozen=True)

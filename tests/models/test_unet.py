@@ -205,6 +205,30 @@ def test_every_switch_changes_the_computation(change):
     assert (a - b).abs().max() > 1e-4
 
 
+def test_a_place_table_tells_places_apart_and_a_pooled_condition_reaches_every_place():
+    latents, timesteps, condition = torch.zeros(1, 4, 8, 8), torch.tensor([500]), noise(1, 3, 20, seed=2)
+    extended = replace(TINY, place_table=True, pooled_condition=True)
+    plain, placed = make_unet(enabled=False), make_unet(config=extended, enabled=False)
+    assert plain.place_table is None
+    assert plain.pooled_condition is None
+    with torch.no_grad():
+        assert placed.place_table is not None
+        assert placed.pooled_condition is not None
+        told_apart = placed(latents, timesteps, condition) - plain(latents, timesteps, condition)
+        assert told_apart.abs().max() > 0
+        placed.place_table.zero_()
+        for parameter in placed.pooled_condition.parameters():
+            parameter.zero_()
+        torch.testing.assert_close(placed(latents, timesteps, condition), plain(latents, timesteps, condition))
+        placed.pooled_condition.bias.fill_(1.0)
+        assert (placed(latents, timesteps, condition) != plain(latents, timesteps, condition)).all()
+
+
+def test_a_frozen_unet_takes_no_random_place_table():
+    with pytest.raises(ConfigError, match="place_table"):
+        replace(TINY, frozen=True, allow_frozen_random=True, place_table=True)
+
+
 def test_gradients_reach_latents_condition_and_every_pyramid_level():
     unet = make_unet()
     latents, time, condition = inputs(2)

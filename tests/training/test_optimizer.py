@@ -160,3 +160,18 @@ def test_a_cosine_without_an_end_is_refused() -> None:
 def test_impossible_numbers_are_refused_by_name(values: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         OptimizerConfig(**values)
+
+
+def test_muon_takes_the_matrices_of_hidden_layers_and_nothing_else() -> None:
+    net = network()
+    config = OptimizerConfig(matrices="muon", muon_scale=5.0, learning_rate=2e-3)
+    plain = settings_by_name(OptimizerConfig(learning_rate=2e-3), net)
+    groups = group_parameters(net, config)
+    taken = {name for group in groups if group.matrices for name in group.parameters}
+    linear = {f"{name}.weight" for name, module in net.named_modules() if isinstance(module, nn.Linear)}
+    trained = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+    assert taken == {n for n in linear & trained if "text_head" not in n and ".sampling_offsets." not in n}
+    assert {group.name.endswith(".muon") for group in groups if group.matrices} == {True}
+    for name, (rate, decay) in settings_by_name(config, net).items():
+        assert rate == pytest.approx(plain[name][0] * (5.0 if name in taken else 1.0))
+        assert decay == plain[name][1]
