@@ -9,10 +9,17 @@ from typing import BinaryIO
 
 @dataclass(frozen=True)
 class TextItem:
-    """A stretch of text; ``loss`` says whether its tokens are learned."""
+    """A stretch of text.
+
+    Args:
+        text: Written as it is.
+        loss: Whether its tokens are learned.
+        closes: Whether ``</s>`` follows, learned as the text is: an answer is over, the document may go on.
+    """
 
     text: str
     loss: bool = True
+    closes: bool = False
 
 
 @dataclass(frozen=True)

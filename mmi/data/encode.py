@@ -123,25 +123,27 @@ class EncodedItems:
         ids: Token ids.
         learned: Whether the items say that the token is learned; placeholders never are.
         image_starts: Position of each picture's ``<BoI>``.
+        closed: Whether the last item brought its own ``</s>``.
     """
 
     ids: list[int]
     learned: list[bool]
     image_starts: list[int]
+    closed: bool = False
 
 
 def encode_items(items: Sequence[TextItem | ImageItem], tokenizer: Tokenizer, tokens_per_image: int) -> EncodedItems:
     """Tokenize items in reading order.
 
     Neighbouring texts are joined by a space and tokenized as one; whitespace next to a picture is dropped; a stretch of
-    text after a picture is tokenized on its own (SPEC 1.2).
+    text after a picture is tokenized on its own (SPEC 1.2). So it is around the ``</s>`` of a text that ``closes``.
     """
     special = tokenizer.special
     encoded = EncodedItems([], [], [])
     texts: list[TextItem] = []
 
-    def flush(before_image: bool) -> None:
-        ids, learned = _encode_texts(texts, tokenizer, strip_left=bool(encoded.image_starts), strip_right=before_image)
+    def flush(strip_right: bool) -> None:
+        ids, learned = _encode_texts(texts, tokenizer, strip_left=bool(encoded.ids), strip_right=strip_right)
         encoded.ids.extend(ids)
         encoded.learned.extend(learned)
         texts.clear()
@@ -149,13 +151,18 @@ def encode_items(items: Sequence[TextItem | ImageItem], tokenizer: Tokenizer, to
     for item in items:
         if isinstance(item, TextItem):
             texts.append(item)
+            if item.closes:
+                flush(strip_right=True)
+                encoded.ids.append(special.eos)
+                encoded.learned.append(item.loss)
             continue
-        flush(before_image=True)
+        flush(strip_right=True)
         encoded.image_starts.append(len(encoded.ids))
         encoded.ids.extend([special.image_start] + [special.image] * tokens_per_image)
         encoded.learned.extend([item.loss] + [False] * tokens_per_image)
-    flush(before_image=False)
-    return encoded
+    flush(strip_right=False)
+    closed = bool(items) and isinstance(items[-1], TextItem) and items[-1].closes
+    return replace(encoded, closed=closed)
 
 
 def _encode_texts(
@@ -223,15 +230,19 @@ def encode_document(document: Document, tokenizer: Tokenizer, rules: EncodingRul
         >>> show(picture, TextItem("cd"))
         B S I I c d E
         . . . . c d E
+        >>> show(TextItem("a", closes=True), TextItem("q", loss=False), TextItem("b", closes=True))
+        B a E q   b E
+        . a E .   b E
         >>> show(TextItem("ab"), picture, ignore_caption_before_image=True)
         B a b S I I E
         . . . S . . E
     """
     special = tokenizer.special
     items = encode_items(document.items, tokenizer, rules.tokens_per_image)
-    ids = np.array([special.bos, *items.ids, special.eos], dtype=np.int32)
+    end = [] if items.closed else [special.eos]
+    ids = np.array([special.bos, *items.ids, *end], dtype=np.int32)
     labels = ids.copy()
-    labels[~np.array([False, *items.learned, True])] = IGNORE_LABEL
+    labels[~np.array([False, *items.learned, *(True for _ in end)])] = IGNORE_LABEL
     labels[ids == special.pad] = IGNORE_LABEL
     starts = tuple(place + 1 for place in items.image_starts)
     if rules.ignore_caption_before_image:

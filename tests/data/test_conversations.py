@@ -79,7 +79,7 @@ def test_only_answers_are_learned_and_pictures_stand_where_their_marks_are(tmp_p
         "is it? Short answer:",
         "*none.",
     ]
-    assert learned(document) == " red. left. none.<e>"
+    assert learned(document) == " red.<e> left.<e> none.<e>"
 
 
 def test_a_picture_after_its_question_stands_before_the_answer(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_every_picture_is_there_in_order_and_labels_spell_the_answers(tmp_path_f
     assert [Path(item.uri).name for item in document.items if isinstance(item, ImageItem)] == list(names)
     assert all(item.loss == learn_images for item in document.items if isinstance(item, ImageItem))
     text = learned(document).replace("<S>", "").replace(" ", "")
-    assert text == "".join(answer.replace(" ", "") for *_, answer in rounds) + "<e>"
+    assert text == "".join(answer.replace(" ", "") + "<e>" for *_, answer in rounds)
 
 
 @pytest.mark.parametrize(

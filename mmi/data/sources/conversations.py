@@ -1,6 +1,8 @@
 """Conversations in the LLaVA layout: pictures and questions are given, answers are learned (paper Table 12, SPEC 3.6).
 
-A question's pictures stand where their marks are; those at its start stand before its wording.
+Every answer ends in ``</s>``, learned with it, as the official fine-tuning sets end theirs: a model that is asked one
+question stops behind its answer. A question's pictures stand where their marks are; those at its start stand before its
+wording.
 """
 
 from __future__ import annotations
@@ -83,7 +85,7 @@ class ConversationSource:
         text = turn.text.strip()
         if turn.speaker == "gpt":
             if text:
-                yield TextItem(text + self._after_answer)
+                yield TextItem(text + self._after_answer, closes=True)
             return
         while text.startswith(IMAGE_MARK):
             yield next(images)
