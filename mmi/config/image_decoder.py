@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,6 +20,9 @@ class UNetConfig:
             has learned its way around this.
         pooled_condition: Add the mean of the condition tokens to the time embedding, so that what holds for the whole
             picture reaches every block at once; also for small networks from scratch.
+        condition_map: Lay the condition tokens out as a square and add them to what the first convolution returns, each
+            where it lies. Every token then answers for one part of the picture, and what a text says of it is learned
+            without cross-attention having to find it first; also for small networks from scratch.
     """
 
     weights: str | None = None
@@ -46,6 +50,7 @@ class UNetConfig:
     linear_projection: bool = True
     place_table: bool = False
     pooled_condition: bool = False
+    condition_map: bool = False
     activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
@@ -57,8 +62,9 @@ class UNetConfig:
             f"{len(self.attention_heads)}.",
         )
         require(
-            not (self.frozen and (self.place_table or self.pooled_condition)),
-            "image_decoder.unet is frozen: its place_table and pooled_condition would stay random; set both to false.",
+            not (self.frozen and (self.place_table or self.pooled_condition or self.condition_map)),
+            "image_decoder.unet is frozen: its place_table, pooled_condition and condition_map would stay random; set "
+            "them to false.",
         )
 
 
@@ -182,6 +188,13 @@ class ImageDecoderConfig:
             self.unet.in_channels == self.codec.latent_channels,
             f"image_decoder.unet.in_channels is {self.unet.in_channels} but codec.latent_channels is "
             f"{self.codec.latent_channels}.",
+        )
+        side = math.isqrt(self.resampler.n_tokens)
+        require(
+            not self.unet.condition_map or (side**2 == self.resampler.n_tokens and self.unet.sample_size % side == 0),
+            f"image_decoder.unet.condition_map lays {self.resampler.n_tokens} condition tokens "
+            f"(image_decoder.resampler.n_tokens) out on a map of {self.unet.sample_size} x {self.unet.sample_size}; "
+            "expected a square number whose root divides the side.",
         )
         require(
             self.mmfs_level_sizes is None or len(self.mmfs_level_sizes) == 4,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -78,7 +79,7 @@ class UNet(nn.Module):
         self.placement = placement
         self.levels = mmfs.levels
         self.mmfs = nn.ModuleList()
-        self.place_table, self.pooled_condition = None, None
+        self.place_table, self.pooled_condition, self.condition_map = None, None, None
         places = self._check_against(library, config)
         if config.frozen:
             self.requires_grad_(False)
@@ -87,6 +88,8 @@ class UNet(nn.Module):
             self.place_table = nn.Parameter(torch.randn(config.block_channels[0], side, side))
         if config.pooled_condition:
             self.pooled_condition = nn.Linear(config.d_condition, library.time_embedding.linear_2.out_features)
+        if config.condition_map:
+            self.condition_map = nn.Linear(config.d_condition, config.block_channels[0])
         if config.activation_checkpointing:
             library.enable_gradient_checkpointing()
         if mmfs.enabled:
@@ -152,6 +155,8 @@ class UNet(nn.Module):
         hidden = self.conv_in(latents)
         if self.place_table is not None:
             hidden = hidden + self.place_table
+        if self.condition_map is not None:
+            hidden = hidden + self._lay_out(self.condition_map(condition), hidden.shape[-1])
         skips = [hidden]
         for block in self.down_blocks:
             if getattr(block, "has_cross_attention", False):
@@ -160,6 +165,12 @@ class UNet(nn.Module):
                 hidden, outputs = block(hidden_states=hidden, temb=embedding)
             skips.extend(outputs)
         return skips
+
+    @staticmethod
+    def _lay_out(tokens: Tensor, side: int) -> Tensor:
+        """Return tokens (M, n, C), row by row, as a map (M, C, side, side); each covers a square of it."""
+        square = tokens.transpose(1, 2).unflatten(2, (math.isqrt(tokens.shape[1]), -1))
+        return nn.functional.interpolate(square, size=(side, side), mode="nearest")
 
     def _middle(self, hidden: Tensor, embedding: Tensor, condition: Tensor) -> Tensor:
         return self.mid_block(hidden, embedding, encoder_hidden_states=condition)

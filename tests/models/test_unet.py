@@ -9,7 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from mmi.config import ConfigError, ImageDecoderConfig, MMFSConfig, UNetConfig
+from mmi.config import CodecConfig, ConfigError, ImageDecoderConfig, MMFSConfig, ResamplerConfig, UNetConfig
 from mmi.models.positions import resize_grid_table, sincos_2d
 from mmi.models.spatial_mmfs import PreviousImages, pixel_centres
 from mmi.models.unet import UNet
@@ -222,6 +222,34 @@ def test_a_place_table_tells_places_apart_and_a_pooled_condition_reaches_every_p
         torch.testing.assert_close(placed(latents, timesteps, condition), plain(latents, timesteps, condition))
         placed.pooled_condition.bias.fill_(1.0)
         assert (placed(latents, timesteps, condition) != plain(latents, timesteps, condition)).all()
+
+
+def test_a_condition_map_adds_every_token_where_it_lies():
+    mapped = make_unet(config=replace(TINY, condition_map=True), enabled=False)
+    assert mapped.condition_map is not None
+    added = []
+    mapped.down_blocks[0].register_forward_pre_hook(
+        lambda _, __, named: added.append(named["hidden_states"]), with_kwargs=True
+    )
+    condition = noise(1, 16, 20, seed=2)
+    with torch.no_grad():
+        for changed in (condition, condition.index_add(1, torch.tensor([6]), torch.ones(1, 1, 20))):
+            mapped(torch.zeros(1, 4, 8, 8), torch.tensor([500]), changed)
+    there = (added[0] != added[1]).any(dim=1)[0]
+    # Token 6 of 4 x 4 lies in the second row and third column, two cells wide.
+    assert there.nonzero().tolist() == [[2, 4], [2, 5], [3, 4], [3, 5]]
+
+
+@pytest.mark.parametrize("n_tokens", [15, 9])
+def test_tokens_that_make_no_map_are_refused(n_tokens):
+    tiny = ImageDecoderConfig(
+        image_size=32,
+        codec=CodecConfig(kind="pixel_unshuffle", factor=4, latent_channels=48),
+        unet=UNetConfig(sample_size=8, in_channels=48, d_condition=128, condition_map=True),
+        resampler=ResamplerConfig(n_tokens=16, d_model=128, n_heads=4),
+    )
+    with pytest.raises(ConfigError, match=f"condition_map lays {n_tokens} condition tokens"):
+        replace(tiny, resampler=replace(tiny.resampler, n_tokens=n_tokens))
 
 
 def test_a_frozen_unet_takes_no_random_place_table():

@@ -143,14 +143,18 @@ def _name(scene: Scene, dice: Dice, recipe: Recipe) -> _Asked | None:
 
 
 def _count(scene: Scene, dice: Dice, recipe: Recipe) -> _Asked | None:
-    if len(scene.things) >= 4 and dice.chance(0.5):
-        # Where some shapes or colours repeat, each count there is gets the same chance.
-        groups = [(f"{_PLURALS[s]}", sum(t.shape == s for t in scene.things)) for s in SHAPES]
-        groups += [(f"{c.name} shapes", sum(t.colour == c.name for t in scene.things)) for c in COLOURS]
-        count = dice.pick(sorted({n for _, n in groups}))
-        words = dice.pick([words for words, n in groups if n == count])
-        return f"how many {words} are there?", str(count), ("by look",)
     return "how many shapes are there?", str(len(scene.things)), ()
+
+
+def _count_alike(scene: Scene, dice: Dice, recipe: Recipe) -> _Asked | None:
+    """Count the things of one shape or colour, where some repeat; each count there is gets the same chance."""
+    if len(scene.things) < _FEWEST_FOR_ALIKE:
+        return None
+    groups = [(f"{_PLURALS[s]}", sum(t.shape == s for t in scene.things)) for s in SHAPES]
+    groups += [(f"{c.name} shapes", sum(t.colour == c.name for t in scene.things)) for c in COLOURS]
+    count = dice.pick(sorted({n for _, n in groups}))
+    words = dice.pick([words for words, n in groups if n == count])
+    return f"how many {words} are there?", str(count), ("count", "by look")
 
 
 def _place(scene: Scene, dice: Dice, recipe: Recipe) -> _Asked | None:
@@ -180,11 +184,13 @@ _ASKERS: dict[str, Callable[[Scene, Dice, Recipe], _Asked | None]] = {
     "position": _position,
     "name": _name,
     "count": _count,
+    "count alike": _count_alike,
     "place": _place,
     "yes/no": _presence,
 }
 QUESTION_TYPES = tuple(_ASKERS)
 _READING = ("number", "word")
+_FEWEST_FOR_ALIKE = 4
 _MOST_ROUNDS = 3
 _N_EARLIER = 2
 
