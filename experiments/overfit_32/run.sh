@@ -7,4 +7,4 @@ HERE=experiments/overfit_32
 "$MMI" data microworld --out data/microworld --size 4000 --encoder --config configs/demo.yaml
 "$MMI" fit --config "$HERE/experiment.yaml"
 "$MMI" validate --run runs/overfit_32 --ckpt_path last | tee "$HERE/results/losses.txt"
-cp runs/overfit_32/samples/step-1000/panel.png "$HERE/results/panel.png"
+cp runs/overfit_32/samples/step-400/panel.png "$HERE/results/panel.png"
