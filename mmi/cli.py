@@ -78,9 +78,27 @@ COMMANDS = {
         "mmi data microworld --out data/microworld --size 2000",
         "data",
     ),
+    "checkpoint": Command(
+        "Look",
+        "convert official checkpoints, export, verify, migrate",
+        "mmi checkpoint verify runs/demo",
+        "checkpoint",
+    ),
     "report": Command("Look", "one page about a run: losses, samples, scores", "mmi report runs/demo", "report"),
+    "assets": Command(
+        "Look",
+        "weights and jars from outside: list, verify, download",
+        "mmi assets list",
+        "assets",
+    ),
     "params": Command(
         "Look", "parameters of every part", "mmi params --config model/mm_interleaved_13b.yaml", "params"
+    ),
+    "plan": Command(
+        "Look",
+        "memory, operations and hours of a run",
+        "mmi plan --config stages/pretrain_13b.yaml --devices 128",
+        "plan",
     ),
     "doctor": Command(
         "Look", "check this machine and a config's data", "mmi doctor --config configs/demo.yaml", "doctor"

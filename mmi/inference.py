@@ -58,18 +58,38 @@ class Generator:
         self.tokenizer = tokenizer
 
     @classmethod
-    def load(cls, run_dir: str | Path, checkpoint: str = "best", *, device: str | torch.device = "cpu") -> Generator:
+    def load(
+        cls, run_dir: str | Path, checkpoint: str = "best-or-last", *, device: str | torch.device = "cpu"
+    ) -> Generator:
         """Rebuild the network of a run folder.
 
         Args:
             run_dir: Such as ``runs/demo``.
-            checkpoint: ``best``, ``last``, ``step-N`` or a path.
+            checkpoint: ``best``, ``last``, ``step-N``, a path, or ``best-or-last`` for the first there is.
             device: Where to run.
         """
         from mmi.checkpoints.run_folder import load_network
 
-        network, tokenizer, _ = load_network(Path(run_dir), checkpoint)
-        return cls(network.to(device), tokenizer)
+        loaded = load_network(Path(run_dir), checkpoint)
+        return cls(loaded.network.to(device), loaded.require_tokenizer())
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, device: str | torch.device = "cpu") -> Generator:
+        """Read network and tokenizer of a folder to pass on, or of a hub id.
+
+        Args:
+            source: What ``mmi checkpoint export --to safetensors`` wrote, or an ``owner/name`` to download.
+            device: Where to run.
+
+        Raises:
+            ConfigError: If there is no such folder, or it does not hold a network of ours.
+            FileNotFoundError: If it holds no tokenizer.
+        """
+        from mmi.models.hub_folder import TOKENIZER, find_hub_folder
+
+        folder = find_hub_folder(source)
+        tokenizer = Tokenizer.load(folder / TOKENIZER)
+        return cls(MMInterleaved.from_pretrained(folder).to(device), tokenizer)
 
     @property
     def device(self) -> torch.device:

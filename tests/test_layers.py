@@ -26,9 +26,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mmi.config_tree": {"mmi.config"},
     "mmi.errors": {"mmi.config"},
     "mmi.compose": {"mmi.config", "mmi.config_tree", "mmi.errors"},
-    "mmi.models": {"mmfs", *SHARED},
+    "mmi.models": {"mmfs", "mmi.config_tree", *SHARED},
     "mmi.data": {"mmi_eval.formats", *SHARED},
     "mmi.checkpoints": {"mmi.models", "mmi.config_tree", *SHARED},
+    "mmi.planning": {"mmi.models", *SHARED},
     # Parameter groups are chosen by module (STYLE section 7), so training knows the class MMFS.
     "mmi.training": {"mmfs", "mmi.models", "mmi.data", "mmi.checkpoints", "mmi.config_tree", "mmi.errors", *SHARED},
     "mmi.inference": {"mmi.models", "mmi.data", "mmi.checkpoints", *SHARED},

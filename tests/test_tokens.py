@@ -7,13 +7,15 @@ import json
 import pickle
 
 import pytest
+from factories import ByteCodec, byte_tokenizer
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from shared_data import shared_path
+from tokenizer_folders import train_pieces
 
 from mmi.config import ConfigError
 from mmi.data.microworld.tokenizer import sample_texts, train_tokenizer, write_tokenizer
-from mmi.tokens import Tokenizer
+from mmi.tokens import SpecialTokens, Tokenizer
 
 MARKS = ["<s>", "</s>", "<pad>", "<unk>", "<|image|>", "<|beginofimage|>", "<|reserved_0|>", "<0x0A>", "[INST]"]
 
@@ -27,22 +29,8 @@ def byte_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def piece_folder(tmp_path_factory):
-    import sentencepiece
-
     folder = tmp_path_factory.mktemp("pieces")
-    (folder / "text.txt").write_text("\n".join(sample_texts(60)), encoding="utf-8")
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "text.txt"),
-        model_prefix=str(folder / "tokenizer"),
-        model_type="bpe",
-        vocab_size=500,
-        byte_fallback=True,
-        split_digits=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        allow_whitespace_only_pieces=True,
-        minloglevel=2,
-    )
+    train_pieces(folder)
     return folder
 
 
@@ -184,3 +172,19 @@ def test_roles_that_typed_text_could_become_are_refused(byte_folder, tmp_path):
 def test_an_empty_folder_says_what_to_set(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"Set data\.tokenizer"):
         Tokenizer.load(tmp_path)
+
+
+def test_image_ids_among_the_entries_of_the_vocabulary_are_refused():
+    with pytest.raises(ValueError, match="the image start's id is 258 but the base vocabulary has 259 entries"):
+        Tokenizer(ByteCodec(), SpecialTokens(bos=1, eos=2, pad=0, image_start=258, image=259))
+
+
+def test_rows_above_the_entries_belong_to_the_vocabulary():
+    tokenizer = Tokenizer(ByteCodec(), SpecialTokens(bos=1, eos=2, pad=270, image_start=272, image=273))
+    assert tokenizer.vocab_size == 272
+    assert tokenizer.decode([1, *tokenizer.encode("Ada"), 265, 270, 272, 273, 2]) == "Ada"
+
+
+def test_a_tokenizer_without_a_folder_cannot_be_copied(tmp_path):
+    with pytest.raises(ValueError, match="was not read from a folder, so there is nothing to copy"):
+        byte_tokenizer().save(tmp_path)

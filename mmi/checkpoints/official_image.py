@@ -2,12 +2,11 @@
 
 Most tensors only change their name. Three kinds do not: the last of the ``P + 1`` attention outputs of each level is
 dead in the released code and we do not have it; the ignore token is stored flat; the sin-cos tables are derived here,
-so stored ones are only compared.
+so stored ones are only compared and kept for writing the file back.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmi.checkpoints.official_mmfs import add_dead_outputs, split_dead_outputs
 from mmi.checkpoints.official_vision import RESAMPLER_KEYS
 from mmi.config import ConfigError, ImageDecoderConfig
 from mmi.models.positions import sincos_2d
@@ -63,6 +63,13 @@ def is_image_key(official: str) -> bool:
     return official.startswith(("image_decoder.", "context_feat_proj."))
 
 
+def with_new_names(official: str) -> str:
+    """Return the current official name of a tensor that older autoencoder files name otherwise; others unchanged."""
+    if not official.startswith("image_decoder.decoder.vae."):
+        return official
+    return _OLD_VAE_NAME.sub(lambda m: m[1] + _OLD_VAE_ATTENTION[m[2]] + m[3], official)
+
+
 def image_key(official: str, n_skips: int) -> str | None:
     """Return the name in ``ImageDecoder`` of an official tensor, or None if it has none.
 
@@ -83,8 +90,7 @@ def image_key(official: str, n_skips: int) -> str | None:
         return None if name is None else _RESAMPLER[1] + name
     for theirs, ours in _PREFIXES:
         if official.startswith(theirs):
-            name = ours + official.removeprefix(theirs)
-            return _OLD_VAE_NAME.sub(lambda m: m[1] + _OLD_VAE_ATTENTION[m[2]] + m[3], name)
+            return ours + with_new_names(official).removeprefix(theirs)
     return _mmfs_key(official, n_skips)
 
 
@@ -135,13 +141,14 @@ def convert_image_tensors(
         if not is_image_key(name):
             continue
         if name.startswith(_MMFS) and name.endswith(".pos_embed"):
-            _check_table(name, tensor, config.unet.sample_size)
+            check_table(name, tensor, sincos_2d(config.unet.sample_size, config.unet.sample_size, tensor.shape[1]))
+            extras[name] = tensor
             continue
         ours = image_key(name, n_skips)
         if ours is None:
             unknown.append(name)
         elif ".attention.attention_weights." in ours:
-            parameters[ours], extras[name] = split_dead_outputs(name, tensor, config)
+            parameters[ours], extras[name] = split_dead_outputs(name, tensor, config.mmfs, "image_decoder.mmfs")
         elif ours.endswith(".attention.null_value"):
             parameters[ours] = tensor.reshape(config.mmfs.n_heads, -1)
         else:
@@ -149,18 +156,35 @@ def convert_image_tensors(
     return OfficialImageTensors(parameters, extras, tuple(unknown))
 
 
-def split_dead_outputs(name: str, tensor: Tensor, config: ImageDecoderConfig) -> tuple[Tensor, Tensor]:
-    """Split ``H * L * (P + 1)`` attention outputs into the ``H * L * P`` used ones and the ``H * L`` dead ones."""
-    mmfs = config.mmfs
-    shape = (mmfs.n_heads, len(mmfs.levels), mmfs.n_points + 1)
-    expected = math.prod(shape)
-    if tensor.shape[0] != expected:
-        raise ConfigError(
-            f"{name} has {tensor.shape[0]} outputs; image_decoder.mmfs with {shape[0]} heads, {shape[1]} levels and "
-            f"{mmfs.n_points} points (and a dead one) needs {expected}."
-        )
-    per_point = tensor.unflatten(0, shape)
-    return per_point[:, :, :-1].flatten(0, 2), per_point[:, :, -1].flatten(0, 1)
+def restore_image_tensors(
+    parameters: Mapping[str, Tensor], extras: Mapping[str, Tensor], config: ImageDecoderConfig, n_skips: int
+) -> dict[str, Tensor]:
+    """Write tensors of ``ImageDecoder`` under official names: the reverse of `convert_image_tensors`.
+
+    Args:
+        parameters: State of an ``ImageDecoder``.
+        extras: What conversion set aside. Without it the dead outputs become zero and tables are computed.
+        config: Numbers of the image decoder (``skips`` placement).
+        n_skips: Skip tensors of the U-Net.
+
+    Raises:
+        ConfigError: If a tensor has no official name.
+    """
+    official: dict[str, Tensor] = {}
+    for name, tensor in parameters.items():
+        theirs = official_image_key(name, n_skips)
+        if theirs is None:
+            raise ConfigError(f"{name} has no place in an official checkpoint; it cannot be exported to that format.")
+        if ".attention.attention_weights." in name:
+            tensor = add_dead_outputs(tensor, extras.get(theirs), config.mmfs)
+        elif name.endswith(".attention.null_value"):
+            tensor = tensor.reshape(1, 1, 1, -1)
+        official[theirs] = tensor
+        if theirs.endswith(".query_norm.weight"):
+            table = theirs.removesuffix("query_norm.weight") + "pos_embed"
+            side, width = config.unet.sample_size, tensor.shape[0]
+            official[table] = extras[table] if table in extras else sincos_2d(side, side, width)
+    return official
 
 
 def _mmfs_key(official: str, n_skips: int) -> str | None:
@@ -174,15 +198,15 @@ def _mmfs_key(official: str, n_skips: int) -> str | None:
     return f"unet.mmfs.{index}.{_MMFS_NAMES[name]}.{leaf}" if name in _MMFS_NAMES else None
 
 
-def _check_table(name: str, stored: Tensor, sample_size: int) -> None:
-    if stored.shape[0] != sample_size**2:
-        raise ConfigError(
-            f"{name} is a table of {stored.shape[0]} cells; image_decoder.unet.sample_size {sample_size} needs "
-            f"{sample_size**2}."
-        )
-    table = sincos_2d(sample_size, sample_size, stored.shape[1])
-    # Half precision files hold rounded tables.
+def check_table(name: str, stored: Tensor, expected: Tensor) -> None:
+    """Compare a stored table with the one computed here; tables in half types are rounded.
+
+    Raises:
+        ConfigError: If they differ.
+    """
+    if stored.shape != expected.shape:
+        raise ConfigError(f"{name} has shape {tuple(stored.shape)}; the configuration needs {tuple(expected.shape)}.")
     tolerance = 1e-5 if stored.dtype == torch.float32 else 1e-2
-    if not torch.allclose(table, stored.float(), rtol=0, atol=tolerance):
-        worst = float((table - stored.float()).abs().max())
+    worst = float((expected - stored.float()).abs().max())
+    if not worst <= tolerance:
         raise ConfigError(f"{name} differs from the sin-cos table it should be by up to {worst:.3g}.")

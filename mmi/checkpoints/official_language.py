@@ -8,7 +8,6 @@ code and we do not have it; the ignore token is stored flat.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mmi.checkpoints.official_mmfs import add_dead_outputs, split_dead_outputs
 from mmi.config import ConfigError, LanguageConfig
 
 _EMBEDDINGS = "mm_decoder.embed_tokens.weight"
@@ -135,7 +135,7 @@ def convert_language_tensors(official: Mapping[str, Tensor], config: LanguageCon
         elif ours is None:
             unknown.append(name)
         elif ".attention.attention_weights." in ours:
-            parameters[ours], extras[name] = _split_dead_outputs(name, tensor, config)
+            parameters[ours], extras[name] = split_dead_outputs(name, tensor, config.mmfs, "language.mmfs")
         elif ours.endswith(".attention.null_value"):
             parameters[ours] = tensor.reshape(config.mmfs.n_heads, -1)
         else:
@@ -166,7 +166,7 @@ def restore_language_tensors(
         start = torch.zeros_like(new) if start is None else start
         frozen = extras.get(_HEAD + leaf, start).to(rows)
         official[_HEAD + leaf] = torch.cat([rows, frozen])
-        official[_HEAD_NEW + leaf] = new - frozen.float()
+        official[_HEAD_NEW + leaf] = _trained_half(new, frozen, extras.get(_HEAD_NEW + leaf))
     done = {"embed_tokens.weight", "new_tokens", "image_start"}
     for name, tensor in parameters.items():
         if name in done or name.startswith("text_head."):
@@ -175,7 +175,7 @@ def restore_language_tensors(
         if theirs is None:
             raise ConfigError(f"{name} has no place in an official checkpoint; it cannot be exported to that format.")
         if ".attention.attention_weights." in name:
-            tensor = _add_dead_outputs(tensor, extras.get(theirs), config)
+            tensor = add_dead_outputs(tensor, extras.get(theirs), config.mmfs)
         elif name.endswith(".attention.null_value"):
             tensor = tensor.reshape(1, 1, 1, -1)
         official[theirs] = tensor
@@ -196,6 +196,14 @@ def _convert_head(
         parameters[f"text_head.{old}"] = rows
         parameters[f"text_head.new_{leaf}"] = frozen.float() + official[_HEAD_NEW + leaf].float()
         extras[_HEAD + leaf] = frozen
+        extras[_HEAD_NEW + leaf] = official[_HEAD_NEW + leaf]
+
+
+def _trained_half(total: Tensor, frozen: Tensor, stored: Tensor | None) -> Tensor:
+    """Return what is to be added to the frozen half of the new rows; the stored one where the sum was not trained."""
+    if stored is not None and torch.equal(frozen.float() + stored.float(), total):
+        return stored
+    return total - frozen.float()
 
 
 def _split_vocabulary(name: str, tensor: Tensor, config: LanguageConfig) -> tuple[Tensor, Tensor]:
@@ -206,22 +214,3 @@ def _split_vocabulary(name: str, tensor: Tensor, config: LanguageConfig) -> tupl
             f"{expected}."
         )
     return tensor[: config.vocab_size], tensor[config.vocab_size :]
-
-
-def _split_dead_outputs(name: str, tensor: Tensor, config: LanguageConfig) -> tuple[Tensor, Tensor]:
-    """Split ``H * L * (P + 1)`` attention outputs into the ``H * L * P`` used ones and the ``H * L`` dead ones."""
-    shape = (config.mmfs.n_heads, len(config.mmfs.levels), config.mmfs.n_points + 1)
-    if tensor.shape[0] != math.prod(shape):
-        raise ConfigError(
-            f"{name} has {tensor.shape[0]} outputs; language.mmfs with {shape[0]} heads, {shape[1]} levels and "
-            f"{config.mmfs.n_points} points (and a dead one) needs {math.prod(shape)}."
-        )
-    per_point = tensor.unflatten(0, shape)
-    return per_point[:, :, :-1].flatten(0, 2), per_point[:, :, -1].flatten(0, 1)
-
-
-def _add_dead_outputs(tensor: Tensor, dead: Tensor | None, config: LanguageConfig) -> Tensor:
-    shape = (config.mmfs.n_heads, len(config.mmfs.levels))
-    used = tensor.unflatten(0, (*shape, config.mmfs.n_points))
-    last = torch.zeros_like(used[:, :, :1]) if dead is None else dead.unflatten(0, shape)[:, :, None].to(tensor)
-    return torch.cat([used, last], dim=2).flatten(0, 2)

@@ -36,13 +36,23 @@ class LoadedRun(NamedTuple):
 
     Args:
         network: In evaluation mode, on the CPU.
-        tokenizer: The one it was trained with.
+        tokenizer: The one it was trained with; None where a checkpoint was converted without one.
         config: The whole configuration of the run as plain types.
     """
 
     network: MMInterleaved
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     config: dict[str, Any]
+
+    def require_tokenizer(self) -> Tokenizer:
+        """Return the tokenizer.
+
+        Raises:
+            ConfigError: If the run holds none.
+        """
+        if self.tokenizer is None:
+            raise ConfigError("the run holds no tokenizer; copy the language model's files to its folder tokenizer.")
+        return self.tokenizer
 
 
 @dataclass(frozen=True)
@@ -193,8 +203,10 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no settings; restore it from the command that started the run.")
     version = tree.pop("schema_version", SCHEMA_VERSION)
-    if version > SCHEMA_VERSION:
+    if not isinstance(version, int) or version > SCHEMA_VERSION:
         raise ConfigError(f"{path} has schema_version {version}; this version of mmi reads up to {SCHEMA_VERSION}.")
+    if not isinstance(tree.get("model") or {}, dict):
+        raise ConfigError(f"{path} has no settings below model; restore it from the command that started the run.")
     return tree
 
 
@@ -216,17 +228,23 @@ def load_network(run: str | Path, checkpoint: str = BEST_OR_LAST) -> LoadedRun:
     folder = RunFolder(Path(run))
     config = folder.read_config()
     place = folder.find_checkpoint(checkpoint)
-    model = config.get("model") or {}
-    compat = model.get("compat", "corrected")
-    network = build_network(
-        from_tree(NetworkConfig, model.get("network") or {}, "model.network"),
-        from_tree(CompatConfig, {"preset": compat} if isinstance(compat, str) else compat, "model.compat"),
-        load_weights=False,
-    )
+    network = build_network(network_config(config), compat_config(config), load_weights=False)
     tensors = read_tensors(place)
     check_tensors(network.state_dict(), tensors, str(place))
     network.load_state_dict(tensors, assign=False)
-    return LoadedRun(network.eval(), Tokenizer.load(folder.tokenizer), config)
+    tokenizer = Tokenizer.load(folder.tokenizer) if folder.tokenizer.is_dir() else None
+    return LoadedRun(network.eval(), tokenizer, config)
+
+
+def network_config(config: Mapping[str, Any]) -> NetworkConfig:
+    """Return the architecture that a run's configuration describes."""
+    return from_tree(NetworkConfig, (config.get("model") or {}).get("network") or {}, "model.network")
+
+
+def compat_config(config: Mapping[str, Any]) -> CompatConfig:
+    """Return the compatibility switches of a run's configuration."""
+    compat = (config.get("model") or {}).get("compat", "corrected")
+    return from_tree(CompatConfig, {"preset": compat} if isinstance(compat, str) else compat, "model.compat")
 
 
 def read_tracking(folder: RunFolder) -> dict[str, str]:

@@ -18,9 +18,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
+from mmi.checkpoints.tensor_file import Progress, write_tensors
 from mmi.config import ConfigError
 
 SCHEMA_VERSION = 1
@@ -54,6 +55,7 @@ def write_checkpoint(
     tensors: Mapping[str, Tensor],
     state: Mapping[str, Mapping[str, Any]],
     step: int,
+    progress: Progress | None = None,
 ) -> None:
     """Write a checkpoint beside ``folder`` and put it in its place once it is complete and on the disk.
 
@@ -64,6 +66,7 @@ def write_checkpoint(
         tensors: The network's tensors by name; tied ones are stored once.
         state: Content of each ``state/<name>.pt``: plain types and tensors only.
         step: Optimizer steps done.
+        progress: Told about the bytes of tensors written.
 
     Raises:
         TypeError: If ``state`` holds an object that could not be read back safely.
@@ -73,12 +76,12 @@ def write_checkpoint(
     draft = _fresh_draft(final)
     try:
         stored, tied = _untie(tensors)
-        _save_tensors(stored, draft / MODEL)
+        write_tensors(draft / MODEL, stored, {"format": "pt", "schema_version": str(SCHEMA_VERSION)}, progress)
         (draft / STATE).mkdir()
         for name, content in state.items():
             torch.save(_plain(content, name), draft / STATE / f"{name}.pt")
         files = {path: sha256(draft / path) for path in _relative_files(draft)}
-        _write_manifest(draft, Manifest(step, files, tied))
+        write_manifest(draft, Manifest(step, files, tied))
         _publish(draft, final)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -103,7 +106,7 @@ def copy_checkpoint(source: str | Path, target: str | Path, metrics: Mapping[str
                 os.link(source / name, draft / name)
             except OSError:
                 shutil.copyfile(source / name, draft / name)
-        _write_manifest(draft, Manifest(manifest.step, manifest.files, manifest.tied, dict(metrics or {})))
+        write_manifest(draft, Manifest(manifest.step, manifest.files, manifest.tied, dict(metrics or {})))
         _publish(draft, final)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -272,13 +275,6 @@ def _fresh_draft(final: Path) -> Path:
     return draft
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    path.touch()
-    mode = path.stat().st_mode
-    save_file(tensors, path, metadata={"format": "pt", "schema_version": str(SCHEMA_VERSION)})
-    path.chmod(mode)  # safetensors makes files that only their owner may read
-
-
 def _publish(draft: Path, final: Path) -> None:
     """Rename a complete draft into its place; at every moment ``locate(final)`` finds a complete checkpoint."""
     for name in _relative_files(draft):
@@ -294,7 +290,8 @@ def _publish(draft: Path, final: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write ``manifest.json``; call it last, when the files it lists are there."""
     tree = {"schema_version": SCHEMA_VERSION, **vars(manifest)}
     text = json.dumps(tree | {"sha256": _own_hash(tree)}, indent=1, sort_keys=True)
     (folder / MANIFEST).write_text(text, encoding="utf-8")

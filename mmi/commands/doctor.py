@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmi.commands.arguments import Arguments
-from mmi.config import ConfigError
+from mmi.config import ConfigError, weight_place
 from mmi.errors import DONE, EXTRA_OF_PACKAGE, FAILED
 
 _DESCRIPTION = """\
@@ -159,7 +159,8 @@ def check_config(tree: Mapping[str, Any]) -> Iterator[Finding]:
     data = section(tree, "data")
     if data.get("tokenizer") is not None:
         try:
-            yield Finding("data.tokenizer", "ok", f"{Tokenizer.load(str(data['tokenizer'])).vocab_size} entries")
+            place = weight_place(str(data["tokenizer"]), "data.tokenizer")
+            yield Finding("data.tokenizer", "ok", f"{Tokenizer.load(place).vocab_size} entries")
         except (OSError, ValueError) as error:
             yield Finding("data.tokenizer", "problem", str(error), "see there")
     for table in ("train", "val"):
@@ -187,6 +188,8 @@ def _check_weights(tree: Mapping[str, Any], where: str) -> Iterator[Finding]:
 
 
 def _check_one_weight(place: str, value: str) -> Finding:
+    if value.startswith("asset:"):
+        return _check_asset(place, value)
     if Path(value).expanduser().exists():
         return Finding(place, "ok", value)
     if value.count("/") != 1 or value.startswith((".", "/", "~")):
@@ -197,6 +200,18 @@ def _check_one_weight(place: str, value: str) -> Finding:
         if isinstance(try_to_load_from_cache(value, file), str):
             return Finding(place, "ok", f"{value}, in the local hub cache")
     return Finding(place, "note", f"{value} is downloaded at first use", "without network: set it to a local folder")
+
+
+def _check_asset(place: str, value: str) -> Finding:
+    from mmi.checkpoints.assets import verify_asset
+    from mmi.config.assets import find_asset
+
+    asset = find_asset(value.removeprefix("asset:"))
+    state = verify_asset(asset, hashes=False)
+    if state.state == "whole":
+        return Finding(place, "ok", f"{value} in {asset.folder}")
+    fix = f"run: mmi assets download {asset.name}, or set {place} to a folder of yours"
+    return Finding(place, "problem", f"{value} is {state.state}" + "".join(f", {p}" for p in state.problems), fix)
 
 
 def _usable_cores() -> int:

@@ -89,12 +89,13 @@ def load_model(run: Path, checkpoint: Path, condition: Condition, device: str) -
     Raises:
         ConfigError: If the checkpoint is damaged or of another architecture.
     """
-    network, tokenizer, _ = load_network(run, str(checkpoint))
+    loaded = load_network(run, str(checkpoint))
+    network = loaded.network
     if condition.weights == "untrained":
         network = untrained_like(network)
     if not condition.mmfs:
         network.silence_mmfs()
-    return EvaluatedModel(Generator(network.to(device), tokenizer))
+    return EvaluatedModel(Generator(network.to(device), loaded.require_tokenizer()))
 
 
 def untrained_like(network: MMInterleaved) -> MMInterleaved:

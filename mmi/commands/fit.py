@@ -89,6 +89,7 @@ def _session(command: str, settings: Settings, line: CommandLine, argv: Sequence
     from mmi.checkpoints.run_folder import BEST_OR_LAST, RunFolder
     from mmi.commands.settings import wrong_input
     from mmi.commands.trainer_cli import Session, TrainerCLI
+    from mmi.models.freezing import backbone_states
 
     folder = RunFolder(settings.run.path)
     wanted = line.options.ckpt_path or (None if command == "fit" else BEST_OR_LAST)
@@ -99,6 +100,9 @@ def _session(command: str, settings: Settings, line: CommandLine, argv: Sequence
         session = Session(command, folder, resume, ("mmi", command, *argv))
         session.refuse_used_folder(settings)
         cli = TrainerCLI(settings, session)
+    if command == "fit" and cli.trainer.is_global_zero:
+        for state in backbone_states(cli.model.network):
+            print(state, file=sys.stderr)
     call = {"datamodule": cli.datamodule, "ckpt_path": checkpoint}
     if command == "fit":
         cli.trainer.fit(cli.model, **call)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from mmi.commands.arguments import Arguments
+from mmi.commands.collector import without_collector
 from mmi.errors import DONE
 
 if TYPE_CHECKING:
     from torch import nn
 
     from mmi.config import NetworkConfig
+    from mmi.models.freezing import BackboneState
 
 _DESCRIPTION = """\
 Count the parameters of every part of a network and say which are trained.
@@ -50,30 +52,47 @@ def run(command: str, argv: Sequence[str]) -> int:
     from mmi.commands.settings import network_settings, settings_from_command_line
 
     tree = settings_from_command_line(line, run=line.options.run)
-    counts = count_parameters(*network_settings(tree))
-    print(json.dumps([asdict(count) for count in counts], indent=1) if line.options.json else _table(counts))
+    counted = count_network(*network_settings(tree))
+    if line.options.json:
+        print(json.dumps([asdict(count) for count in counted.parts], indent=1))
+    else:
+        print("\n".join([_table(counted.parts), "", *map(str, counted.backbones)]))
     return DONE
 
 
+class NetworkCount(NamedTuple):
+    """Parameters of the parts, and which backbones are frozen."""
+
+    parts: list[PartCount]
+    backbones: tuple[BackboneState, ...]
+
+
 def count_parameters(config: NetworkConfig, compat: object = "corrected") -> list[PartCount]:
+    """Return the parts of ``count_network``."""
+    return count_network(config, compat).parts
+
+
+@without_collector()
+def count_network(config: NetworkConfig, compat: object = "corrected") -> NetworkCount:
     """Build a network without memory and count the parameters of each part, in the order of the data flow.
 
     Args:
         config: Every architecture number. Whether ``weights`` exist does not matter.
         compat: Changes no shape; passed on to construction.
     """
-    import torch
-
     from mmi.models.build import build_network
+    from mmi.models.freezing import backbone_states
+    from mmi.planning import without_values
 
-    with torch.device("meta"):
+    with without_values():
         network = build_network(config, compat, load_weights=False)  # pyright: ignore[reportArgumentType]
     counts: dict[str, list[int]] = {}
     for name, parameter in network.named_parameters():
         entry = counts.setdefault(_part_of(network, name), [0, 0])
         entry[0] += parameter.numel()
         entry[1] += parameter.numel() * parameter.requires_grad
-    return [PartCount(part, total, trainable) for part, (total, trainable) in counts.items()]
+    parts = [PartCount(part, total, trainable) for part, (total, trainable) in counts.items()]
+    return NetworkCount(parts, backbone_states(network))
 
 
 def _part_of(network: nn.Module, name: str) -> str:

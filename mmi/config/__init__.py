@@ -5,6 +5,7 @@ paper are mapped to ours in the docstrings; where the released code and the pape
 and the paper's variant is a named value (SPEC section 8).
 """
 
+from mmi.config.assets import weight_place
 from mmi.config.attention import MMFSConfig, ResamplerConfig
 from mmi.config.checks import ConfigError, Preset
 from mmi.config.compat import CompatConfig
@@ -30,4 +31,5 @@ __all__ = [
     "UNetConfig",
     "VisionConfig",
     "VisionTrunkConfig",
+    "weight_place",
 ]

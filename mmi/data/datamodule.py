@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from mmi.batch import InterleavedBatch
-from mmi.config import ConfigError, NetworkConfig
+from mmi.config import ConfigError, NetworkConfig, weight_place
 from mmi.data.collate import Collator
 from mmi.data.encode import EncodingRules
 from mmi.data.images import Crop, ImageViews
@@ -84,7 +84,7 @@ class InterleavedDataModule(LightningDataModule):
             if value is not None and value < least:
                 why = " (a picture, <s> and </s> must fit in a row)" if name == "seq_length" else ""
                 raise ConfigError(f"data.{name} is {value}; expected at least {least}{why}.")
-        self.tokenizer = Tokenizer.load(tokenizer)
+        self.tokenizer = Tokenizer.load(weight_place(tokenizer, "data.tokenizer"))
         self.skips = SkipLog(skip_log)
         self._configs = {
             "train": {name: config for name, config in train.items() if config.weight > 0},

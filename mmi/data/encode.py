@@ -136,14 +136,16 @@ def encode_items(items: Sequence[TextItem | ImageItem], tokenizer: Tokenizer, to
     """Tokenize items in reading order.
 
     Neighbouring texts are joined by a space and tokenized as one; whitespace next to a picture is dropped; a stretch of
-    text after a picture is tokenized on its own (SPEC 1.2). So it is around the ``</s>`` of a text that ``closes``.
+    text after a picture is tokenized on its own (SPEC 1.2). So is one after the ``</s>`` of a text that ``closes``, but
+    whitespace stays there.
     """
     special = tokenizer.special
     encoded = EncodedItems([], [], [])
     texts: list[TextItem] = []
 
     def flush(strip_right: bool) -> None:
-        ids, learned = _encode_texts(texts, tokenizer, strip_left=bool(encoded.ids), strip_right=strip_right)
+        after_image = encoded.ids[-1:] not in ([], [special.eos])
+        ids, learned = _encode_texts(texts, tokenizer, strip_left=after_image, strip_right=strip_right)
         encoded.ids.extend(ids)
         encoded.learned.extend(learned)
         texts.clear()
@@ -152,7 +154,7 @@ def encode_items(items: Sequence[TextItem | ImageItem], tokenizer: Tokenizer, to
         if isinstance(item, TextItem):
             texts.append(item)
             if item.closes:
-                flush(strip_right=True)
+                flush(strip_right=False)
                 encoded.ids.append(special.eos)
                 encoded.learned.append(item.loss)
             continue

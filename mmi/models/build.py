@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from mmi.config import CompatConfig, ImageDecoderConfig, NetworkConfig, Preset
+from mmi.models.freezing import backbone_states
 from mmi.models.image_decoder import ImageDecoder
 from mmi.models.language_model import LanguageModel
 from mmi.models.mm_interleaved import MMInterleaved
 from mmi.models.visual_tokenizer import VisualTokenizer
 
+_LOG = logging.getLogger(__name__)
+
 
 def build_network(
     config: NetworkConfig, compat: Preset | CompatConfig = "corrected", *, load_weights: bool = True
 ) -> MMInterleaved:
-    """Build the network that ``config`` describes.
+    """Build the network that ``config`` describes, and log for each backbone whether it is frozen.
 
     Args:
         config: Every architecture number, and where pretrained weights come from.
@@ -35,7 +39,10 @@ def build_network(
             vision.d_pyramid,
             load_weights=load_weights,
         )
-    return MMInterleaved(config, vision, language, decoder, switches)
+    network = MMInterleaved(config, vision, language, decoder, switches)
+    for state in backbone_states(network):
+        _LOG.info(state)
+    return network
 
 
 def _with_level_sizes(config: NetworkConfig, compat: CompatConfig) -> ImageDecoderConfig:

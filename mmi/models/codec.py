@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmi.config import CodecConfig, ConfigError
+from mmi.models.autocast import without_autocast
 from mmi.models.diffusers_weights import check_numbers, load_pretrained
 
 # Pictures that go through the autoencoder at once (SPEC 1.12).
@@ -102,7 +103,7 @@ class VAECodec(Codec):
         """Return a sample of the posterior, mean + std * noise, scaled; float32[M, c, h, w]."""
         dtype = self.vae.dtype
         latents = [images.new_empty((0, *noise.shape[1:]), dtype=torch.float32)]
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device):
             for pixels, draw in zip(images.split(CHUNK), noise.split(CHUNK), strict=True):
                 if not pixels.shape[0]:
                     continue
@@ -116,7 +117,7 @@ class VAECodec(Codec):
         dtype = self.vae.dtype
         size = (latents.shape[-2] * self.factor, latents.shape[-1] * self.factor)
         images = [latents.new_empty((0, 3, *size), dtype=torch.float32)]
-        with torch.autocast(latents.device.type, enabled=False):
+        with without_autocast(latents.device):
             for part in (latents.float() / self.scaling_factor).split(CHUNK):
                 if part.shape[0]:
                     # The library's annotation asks for a CPU float tensor type; any tensor works.

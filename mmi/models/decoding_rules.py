@@ -17,7 +17,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from mmi.config import ConfigError
+from mmi.config import ConfigError, Preset
 
 
 @dataclass(frozen=True)
@@ -106,20 +106,32 @@ class StopRules:
     Args:
         stop_ids: A row ends with any of them: ``</s>`` and ``<BoI>``.
         banned_ids: Never generated, such as the image placeholder, which stands for a picture that is not there.
+        first_id: An id the repetition penalty takes to stand before the first generated one; ``None`` is no such id.
+        beam_lengths: See ``compat.beam_lengths``.
     """
 
     stop_ids: tuple[int, ...]
     banned_ids: tuple[int, ...] = ()
+    first_id: int | None = None
+    beam_lengths: Preset = "corrected"
+
+    def seen(self, generated: Tensor) -> Tensor:
+        """Return what the processors are given for int64[B, T] generated ids."""
+        if self.first_id is None:
+            return generated
+        return torch.cat([generated.new_full((len(generated), 1), self.first_id), generated], dim=1)
 
 
 def logits_processors(settings: TextDecoding, rules: StopRules, device: torch.device) -> LogitsProcessorList:
-    """Build the library's processors in the library's order; they are given generated ids only."""
+    """Build the library's processors in the library's order; they are given ``rules.seen`` of generated ids only."""
     processors = LogitsProcessorList()
     if settings.repetition_penalty != 1.0:
         processors.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
     if settings.min_new_tokens:
         stop = list(rules.stop_ids)
-        processors.append(MinNewTokensLengthLogitsProcessor(0, settings.min_new_tokens, stop, device=str(device)))
+        n_before = 0 if rules.first_id is None else 1
+        fewest = MinNewTokensLengthLogitsProcessor(n_before, settings.min_new_tokens, stop, device=str(device))
+        processors.append(fewest)
     if rules.banned_ids:
         processors.append(SuppressTokensLogitsProcessor(list(rules.banned_ids), device=str(device)))
     if settings.do_sample:

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 
 import torch
 from diffusers import ModelMixin
+from transformers.utils import cached_file
 
-from mmi.config import ConfigError
+from mmi.config import ConfigError, weight_place
+from mmi.models.pretrained import READ_ERRORS, first_line
 
 Part = TypeVar("Part", bound=ModelMixin)
 
@@ -35,13 +37,14 @@ def load_pretrained(library_class: type[Part], weights: str, part: str, where: s
 
     Args:
         library_class: The diffusers class of the part.
-        weights: A pipeline folder, the part's own folder, or a hub id of a pipeline.
+        weights: A pipeline folder, the part's own folder, a hub id of a pipeline, or an asset.
         part: Name of the sub-folder, such as ``unet``.
         where: The configuration entry, for messages.
 
     Raises:
         ConfigError: If nothing is found there, or tensors are missing, unexpected or of another shape.
     """
+    weights = weight_place(weights, f"{where}.weights")
     folder = part_folder(weights, part)
     if folder is None and (Path(weights).exists() or weights.count("/") != 1 or weights.startswith((".", "/", "~"))):
         raise ConfigError(
@@ -57,9 +60,10 @@ def load_pretrained(library_class: type[Part], weights: str, part: str, where: s
             ignore_mismatched_sizes=False,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first = str(error).strip().splitlines()[0].rstrip(".")
-        raise ConfigError(f"{where}.weights: {weights} cannot be read as {library_class.__name__}: {first}.") from error
+    except READ_ERRORS as error:
+        raise ConfigError(
+            f"{where}.weights: {weights} cannot be read as {library_class.__name__}: {first_line(error)}."
+        ) from error
     model, info = loaded
     for kind in ("missing_keys", "unexpected_keys"):
         keys = info[kind]
@@ -103,10 +107,10 @@ def check_scheduler(weights: str, expected: Mapping[str, Any], where: str) -> No
     Raises:
         ConfigError: If the weights were trained for another schedule or prediction.
     """
-    file = Path(weights) / "scheduler" / "scheduler_config.json"
-    if not file.is_file():
+    file = pipeline_file(weight_place(weights, "image_decoder.unet.weights"), "scheduler/scheduler_config.json")
+    if file is None:
         return
-    found = json.loads(file.read_text())
+    found = json.loads(file.read_text(encoding="utf-8"))
     wrong = [
         f"{name} is {found[name]} there and {ours} here"
         for name, ours in expected.items()
@@ -114,6 +118,15 @@ def check_scheduler(weights: str, expected: Mapping[str, Any], where: str) -> No
     ]
     if wrong:
         raise ConfigError(f"{where} does not fit the weights in {weights}: {'; '.join(wrong)}.")
+
+
+def pipeline_file(place: str, name: str) -> Path | None:
+    """Return a file of a pipeline's folder or hub id, or None where it has no such file."""
+    try:
+        path = cached_file(place, name)
+    except (OSError, ValueError):
+        return None
+    return None if path is None else Path(path)
 
 
 def _plain(value: Any) -> Any:

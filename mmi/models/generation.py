@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from mmfs import PyramidValues
 from mmi.config import ConfigError
 from mmi.models.image_decoder import ImageDecoder, PreviousImages
-from mmi.models.image_sampling import ImageSampling, Progress
+from mmi.models.image_sampling import ImageSampling, Progress, Seed
 from mmi.models.language_state import LanguageState, NewImages
 from mmi.models.mm_interleaved import MMInterleaved
 from mmi.models.noise import DiffusionDraws
@@ -144,14 +144,22 @@ class InterleavedState:
         if self._last_hidden is None:
             raise ValueError("nothing has been read yet; read a prompt, at least the document start, first.")
         language = self.network.config.language
-        banned = [language.image_token_id, language.bos_token_id, language.pad_token_id]
+        compat = self.network.compat
+        official = compat.generated_ids == "official"
+        banned = [] if official else [language.image_token_id, language.bos_token_id, language.pad_token_id]
         stop = [language.image_start_token_id]
         (stop if may_end else banned).append(language.eos_token_id)
         if self.network.image_decoder is None:
             stop.remove(language.image_start_token_id)
             banned.append(language.image_start_token_id)
         logits = self.network.language_model.head(self._last_hidden)
-        return decode(self.language, logits, settings, StopRules(tuple(stop), tuple(banned)), generator=generator)
+        rules = StopRules(
+            stop_ids=tuple(stop),
+            banned_ids=tuple(banned),
+            first_id=language.bos_token_id if official else None,
+            beam_lengths=compat.beam_lengths or compat.preset,
+        )
+        return decode(self.language, logits, settings, rules, generator=generator)
 
     @torch.no_grad()
     def draw(
@@ -159,7 +167,7 @@ class InterleavedState:
         image_row: Tensor,
         image_start: Tensor,
         settings: ImageSampling,
-        seeds: Sequence[int],
+        seeds: Sequence[Seed],
         progress: Progress | None = None,
     ) -> Tensor:
         """Draw the images whose ``<BoI>`` stand at the given places.
@@ -168,7 +176,7 @@ class InterleavedState:
             image_row: int64[K].
             image_start: int64[K] position of a ``<BoI>`` that was read.
             settings: Sampler, steps, guidance.
-            seeds: One per image.
+            seeds: One per image, or generators; see ``sample_latents``.
             progress: Told after each sampling step.
 
         Returns:

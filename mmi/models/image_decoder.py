@@ -16,6 +16,7 @@ from mmi.models.empty_prompt import empty_prompt_tokens
 from mmi.models.image_sampling import (
     ImageSampling,
     Progress,
+    Seed,
     sample_latents,
     schedule_numbers,
     training_schedule,
@@ -164,7 +165,7 @@ class ImageDecoder(nn.Module):
         condition: Tensor,
         previous: PreviousImages | None,
         settings: ImageSampling,
-        seeds: Sequence[int],
+        seeds: Sequence[Seed],
         progress: Progress | None = None,
     ) -> Tensor:
         """Draw one picture per condition.
@@ -173,7 +174,7 @@ class ImageDecoder(nn.Module):
             condition: float[M, n_tokens, d_condition].
             previous: Earlier images each may look at.
             settings: Sampler, steps, guidance.
-            seeds: One per picture; see ``sample_latents``.
+            seeds: One per picture, or generators; see ``sample_latents``.
             progress: Told after each step: steps done, steps in all.
 
         Returns:

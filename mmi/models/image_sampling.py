@@ -16,6 +16,8 @@ from mmi.models.unet import UNet
 
 Sampler = Literal["ddpm", "ddim", "dpm++"]
 Spacing = Literal["leading", "trailing"]
+# A number to start a generator of its own from, or a generator to go on drawing from.
+Seed = int | torch.Generator
 # Called after each step with the steps done and the steps in all.
 Progress = Callable[[int, int], None]
 
@@ -105,7 +107,7 @@ def sample_latents(
     unconditional: Tensor,
     previous: PreviousImages | None,
     settings: ImageSampling,
-    seeds: Sequence[int],
+    seeds: Sequence[Seed],
     progress: Progress | None = None,
 ) -> Tensor:
     """Draw latents for ``M`` conditions.
@@ -122,7 +124,8 @@ def sample_latents(
         previous: Earlier images the pictures may look at.
         settings: How to draw.
         seeds: One per picture. Its noise comes from its own generator on the CPU, so a picture does not depend on the
-            batch it is drawn in or on the device.
+            batch it is drawn in or on the device. One CPU generator given for all of them draws what the released code
+            draws for a batch: its noise comes from a single generator, picture after picture.
         progress: Told after each step.
 
     Returns:
@@ -144,7 +147,7 @@ def sample_latents(
         condition = torch.cat([unconditional.to(condition.dtype).expand(n, -1, -1), condition])
         previous = None if previous is None else previous.repeated(2, n)
 
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [s if isinstance(s, torch.Generator) else torch.Generator().manual_seed(s) for s in seeds]
     latents = torch.stack([torch.randn(tuple(latent_shape), generator=g, dtype=torch.float32) for g in generators]).to(
         condition.device
     )

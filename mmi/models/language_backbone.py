@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
-from mmi.config import ConfigError, LanguageConfig
+from mmi.config import ConfigError, LanguageConfig, weight_place
+from mmi.models.pretrained import READ_ERRORS, first_line, quiet_library
 
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 LAYER_PARTS = frozenset({"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"})
 
 # What decides the computation, by the library's name and ours. Fields without one of ours are fixed.
@@ -114,7 +116,8 @@ def _value(config: PreTrainedConfig, name: str) -> Any:
     if name == "head_dim" and value is None:
         return config.hidden_size // config.num_attention_heads
     if name == "rope_parameters":
-        return {"rope_type": "default", **(value or {})}
+        # Files from before the library's version 5 say "type", which stays beside its new name.
+        return {"rope_type": "default", **{k: v for k, v in (value or {}).items() if k != "type"}}
     return value
 
 
@@ -154,20 +157,7 @@ def load_backbone(config: LanguageConfig, *, load_weights: bool = True) -> Backb
             "language.frozen is true but language.weights is null, so random weights would never be trained; set "
             "language.weights, or frozen: false, or allow_frozen_random: true for speed measurements."
         )
-    try:
-        model = _read(config, config.weights) if config.weights and load_weights else _at_random(config)
-    except OSError as error:
-        raise ConfigError(
-            f"language.weights {config.weights} cannot be read; expected a folder with config.json and model weights, "
-            f"or a hub id that can be reached ({type(error).__name__})."
-        ) from error
-    except (ImportError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(
-            f"language.attention_backend {config.attention_backend!r} or the weights {config.weights} cannot be used "
-            f"here: {' '.join(str(error).split())}"
-        ) from error
+    model = _read(config, config.weights) if config.weights and load_weights else _at_random(config)
     base = model.base_model
     probe, expected = _probe(base)
     return Backbone(
@@ -183,26 +173,92 @@ def load_backbone(config: LanguageConfig, *, load_weights: bool = True) -> Backb
 
 
 def _at_random(config: LanguageConfig) -> Any:
-    return AutoModelForCausalLM.from_config(library_config(config), attn_implementation=config.attention_backend)
+    try:
+        return AutoModelForCausalLM.from_config(library_config(config), attn_implementation=config.attention_backend)
+    except (ImportError, ValueError) as error:
+        raise ConfigError(_backend_refused(config, error)) from error
 
 
 def _read(config: LanguageConfig, weights: str) -> Any:
-    check_numbers(config, AutoConfig.from_pretrained(weights))
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        weights,
-        config=library_config(config),
-        attn_implementation=config.attention_backend,
-        dtype=torch.get_default_dtype(),
-        output_loading_info=True,
-    )
-    model, report = loaded
-    missing = sorted(report["missing_keys"])
-    if missing:
+    place = weight_place(weights, "language.weights")
+    check_numbers(config, read_numbers(weights, place))
+    try:
+        with quiet_library():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                place,
+                config=library_config(config),
+                attn_implementation=config.attention_backend,
+                dtype=torch.get_default_dtype(),
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+    except ImportError as error:
+        raise ConfigError(_backend_refused(config, error)) from error
+    except READ_ERRORS as error:
+        if "attn_implementation" in str(error):
+            raise ConfigError(_backend_refused(config, error)) from error
         raise ConfigError(
-            f"language.weights {config.weights} lacks {len(missing)} tensors the model needs, such as {missing[0]}; "
-            "the folder is incomplete or of another kind of model."
-        )
+            f"language.weights {weights} has a config.json but no readable weights ({type(error).__name__}: "
+            f"{first_line(error)}); download or copy the folder again."
+        ) from error
+    model, report = loaded
+    _check_tensors(weights, report)
     return model
+
+
+def read_numbers(weights: str, place: str) -> PreTrainedConfig:
+    """Read the ``config.json`` of a model from outside; code that it brings is not looked at.
+
+    Args:
+        weights: The configuration entry, for messages.
+        place: The folder or hub id it stands for.
+
+    Raises:
+        ConfigError: If there is none, or its layers are not of the kind that MMFS fits into.
+    """
+    try:
+        found = PreTrainedConfig.get_config_dict(place)[0]
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"language.weights {weights} cannot be read; expected a folder with config.json and model weights, "
+            f"or a hub id that can be reached ({type(error).__name__})."
+        ) from error
+    # Looked at before the library does: for a type it does not know it would offer to run the folder's code.
+    kind = found.get("model_type")
+    if kind not in FAMILIES:
+        raise ConfigError(
+            f"language.weights {weights} is a model of type {kind!r}, whose decoder layers are not known to be one "
+            "norm before attention and one before the feed-forward, as MMFS needs them (and code from a folder is "
+            f"never run); choose weights of type {', '.join(FAMILIES[:-1])} or {FAMILIES[-1]}."
+        )
+    if found.get("quantization_config") is not None:
+        raise ConfigError(
+            f"language.weights {weights} is quantised, which cannot be trained through; give the model's weights in "
+            "float32, bfloat16 or float16."
+        )
+    return AutoConfig.from_pretrained(place)
+
+
+def _check_tensors(weights: str, report: Any) -> None:
+    """Every tensor of the folder must have its place, and every place a tensor of its shape."""
+    unknown = sorted(key for key in report["unexpected_keys"] if not key.endswith("rotary_emb.inv_freq"))
+    problems = (
+        (sorted(report["missing_keys"]), "lacks", "the model needs"),
+        (unknown, "holds", "its type of model has no place for"),
+        ([f"{key} {list(a)} against {list(b)}" for key, a, b in report["mismatched_keys"]], "has", "of another shape"),
+    )
+    for keys, verb, words in problems:
+        if keys:
+            raise ConfigError(
+                f"language.weights {weights} {verb} {len(keys)} tensors {words}, such as {keys[0]}; the folder is "
+                "incomplete or of another kind of model."
+            )
+
+
+def _backend_refused(config: LanguageConfig, error: Exception) -> str:
+    return (
+        f"language.attention_backend {config.attention_backend!r} cannot be used here: {' '.join(str(error).split())}"
+    )
 
 
 @torch.no_grad()

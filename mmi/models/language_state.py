@@ -60,6 +60,8 @@ class LanguageState:
         self.values = model.no_images()
         self._cache: DynamicCache = model.new_cache()
         self._padded = False
+        # What new text sees: the images the last token read sees, whatever ids are generated (SPEC 1.10).
+        self._visible: Tensor | None = None
         self._hidden: list[Tensor] | None = [] if keep_hidden else None
 
     @property
@@ -107,6 +109,7 @@ class LanguageState:
         if visible is None:
             bos = model.config.bos_token_id
             visible = visible_images(self.text_ids, self.image_starts, bos_token_id=bos)[:, n_read:]
+        self._visible = visible[:, -1:] if visible.shape[1] else self._visible
         hidden = model(
             embeddings,
             attention_mask=self.attention_mask if self._padded else None,
@@ -130,7 +133,7 @@ class LanguageState:
             self.values = images.values
 
     def step(self, token_ids: Tensor, active: Tensor | None = None) -> Tensor:
-        """Read one token per row and say what comes next.
+        """Read one token per row and say what comes next; it sees the images that the token before it sees.
 
         Args:
             token_ids: int64[B].
@@ -140,7 +143,7 @@ class LanguageState:
             Logits float[B, vocab_size + 2].
         """
         real = None if active is None else active[:, None]
-        return self.model.head(self.extend(token_ids[:, None], real)[:, -1])
+        return self.model.head(self.extend(token_ids[:, None], real, visible=self._visible)[:, -1])
 
     def expanded(self, n_copies: int) -> LanguageState:
         """Return a state with every row ``n_copies`` times in a row; image values are shared, not copied."""
@@ -151,6 +154,7 @@ class LanguageState:
         other._cache.batch_repeat_interleave(n_copies)
         for name in ("text_ids", "attention_mask", "image_table", "image_starts"):
             setattr(other, name, getattr(self, name).repeat_interleave(n_copies, dim=0))
+        other._visible = None if self._visible is None else self._visible.repeat_interleave(n_copies, dim=0)
         return other
 
     def select(self, rows: Tensor) -> None:
@@ -158,5 +162,6 @@ class LanguageState:
         self._cache.batch_select_indices(rows)
         for name in ("text_ids", "attention_mask", "image_table", "image_starts"):
             setattr(self, name, getattr(self, name)[rows])
+        self._visible = None if self._visible is None else self._visible[rows]
         if self._hidden is not None:
             self._hidden = [self.hidden_states[rows]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -59,6 +60,23 @@ class MMInterleaved(nn.Module):
         self.visual_tokenizer = visual_tokenizer
         self.language_model = language_model
         self.image_decoder = image_decoder
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> MMInterleaved:
+        """Read a network from a folder that ``mmi checkpoint export --to safetensors`` wrote, or from the hub by id.
+
+        Args:
+            source: The folder, or an ``owner/name``, which is downloaded.
+
+        Returns:
+            The network in evaluation mode, on the CPU; `mmi.inference.Generator.from_pretrained` adds its tokenizer.
+
+        Raises:
+            ConfigError: If there is no such folder, or it does not hold a network of ours.
+        """
+        from mmi.models.hub_folder import load_hub_network
+
+        return load_hub_network(source)
 
     @torch.no_grad()
     def silence_mmfs(self) -> None:

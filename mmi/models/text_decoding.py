@@ -65,7 +65,7 @@ def _decode_single(
     active = torch.ones(logits.shape[0], dtype=torch.bool, device=device)
     lengths = torch.zeros(logits.shape[0], dtype=torch.int64, device=device)
     while True:
-        scores = processors(generated, logits.float())  # pyright: ignore[reportArgumentType]
+        scores = processors(rules.seen(generated), logits.float())  # pyright: ignore[reportArgumentType]
         chosen = draw(scores, generator) if settings.do_sample else scores.argmax(dim=-1)
         generated = torch.cat([generated, chosen[:, None]], dim=1)
         lengths += active

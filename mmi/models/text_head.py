@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmi.models.autocast import without_autocast
+
 NEW_TOKEN_BIAS = -5.0
 
 
@@ -49,6 +51,6 @@ class TextHead(nn.Module):
             assert tied_weight is not None, "a tied head needs the embedding table"
             old = F.linear(hidden, tied_weight.to(hidden.dtype))
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        with torch.autocast(hidden.device.type, enabled=False):
+        with without_autocast(hidden.device):
             new = F.linear(hidden.to(wide), self.new_weight.to(wide), self.new_bias.to(wide))
         return torch.cat([(old + self.base_bias).to(wide), new], dim=-1)

@@ -15,6 +15,7 @@ from mmi.checkpoints.run_folder import RunFolder, load_network, read_tracking, w
 from mmi.checkpoints.storage import CheckpointError, write_checkpoint
 from mmi.config import ConfigError
 from mmi.config_tree import to_tree
+from mmi.inference import Generator
 from mmi.models.build import build_network
 from mmi.tokens import Tokenizer
 
@@ -48,12 +49,21 @@ def test_a_run_folder_alone_rebuilds_the_network(tmp_path: Path) -> None:
     loaded = load_network(folder.path)
 
     assert not loaded.network.training
-    assert loaded.tokenizer.special == tokenizer.special
+    assert loaded.require_tokenizer().special == tokenizer.special
     assert loaded.config["model"]["compat"] == "official"
     assert loaded.network.compat == network.compat
     sample = batch([[("a", 1, "b")]])
     with torch.no_grad():
         assert torch.equal(loaded.network(sample, None).text_loss, network(sample, None).text_loss)
+
+
+def test_a_run_without_a_tokenizer_loads_until_one_is_needed(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "x")
+    folder.start({"model": {"network": to_tree(tiny_config())}})
+    write_checkpoint(folder.checkpoints / "last", build_network(tiny_config()).state_dict(), {}, step=5)
+    assert load_network(folder.path).tokenizer is None
+    with pytest.raises(ConfigError, match="the run holds no tokenizer; copy"):
+        Generator.load(folder.path)
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path: Path) -> None:
@@ -98,6 +108,10 @@ def test_a_folder_without_a_configuration_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("schema_version: 99\nmodel: {}\n")
     with pytest.raises(ConfigError, match="schema_version 99"):
         RunFolder(tmp_path).read_config()
+    for content in ("schema_version: one\nmodel: {}\n", "model: 3\n"):
+        (tmp_path / "config.yaml").write_text(content)
+        with pytest.raises(ConfigError, match=r"config.yaml has (schema_version one|no settings below model)"):
+            RunFolder(tmp_path).read_config()
 
 
 def test_the_environment_names_versions_but_neither_host_nor_home(

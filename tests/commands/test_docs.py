@@ -21,6 +21,10 @@ FILES = [
     *sorted((ROOT / "experiments").rglob("*.md")),
     *sorted((ROOT / "experiments").rglob("*.yaml")),
 ]
+SUBCOMMANDS = {
+    "data": (("microworld",), ("preview",)),
+    "checkpoint": (("convert",), ("export",), ("verify",), ("migrate",)),
+}
 # Made by commands, not packaged.
 OWN_CONFIGS = re.compile(r"runs/|FILE|experiments/")
 
@@ -56,8 +60,8 @@ def options():
     for name in COMMANDS:
         stream = io.StringIO()
         with contextlib.redirect_stdout(stream):
-            for arguments in ([name, "microworld"], [name, "preview"]) if name == "data" else ([name],):
-                main([*arguments, "--help"])
+            for inner in SUBCOMMANDS.get(name, ((),)):
+                main([name, *inner, "--help"])
         known[name] = set(re.findall(r"--[a-z][a-z_-]*", stream.getvalue()))
     return known
 

@@ -49,12 +49,14 @@ def test_doctor_takes_a_config_without_a_tokenizer(capsys):
     assert "data.tokenizer" not in found
 
 
-def test_doctor_says_which_weights_are_missing(capsys):
+def test_doctor_says_which_weights_are_missing(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("MMI_ASSETS", str(tmp_path))
     # The data of this config is not here either; only the weights are looked at.
     network = "--model.network.language.weights"
     _, found = findings(capsys, "--config", "model/mm_interleaved_13b", f"{network}=./nowhere")
     assert found["model.network.language.weights"]["state"] == "problem"
-    assert found["model.network.vision.trunk.weights"]["state"] in ("note", "ok")
+    assert found["model.network.vision.trunk.weights"]["state"] == "problem"
+    assert "run: mmi assets download clip-vit-l-14, or set" in found["model.network.vision.trunk.weights"]["fix"]
 
 
 def test_doctor_warns_of_more_threads_than_cores(monkeypatch):

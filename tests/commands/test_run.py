@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import os
 import shutil
@@ -27,7 +29,9 @@ def trained(tmp_path_factory):
         patch.chdir(folder)
         arguments = ["--paths.world=w", "--trainer.max_steps=30", "--run.save_every=15", "--run.panel_every=30"]
         arguments.append("--model.optimizer.learning_rate=4e-3")
-        assert main(["fit", "--config", "smoke", *arguments, *ONLY_STORIES]) == 0
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            assert main(["fit", "--config", "smoke", *arguments, *ONLY_STORIES]) == 0
+    (folder / "said.txt").write_text(said.getvalue())
     return folder
 
 
@@ -45,6 +49,13 @@ def test_fit_lowers_both_losses():
     for name in ("train/loss_text", "train/loss_image"):
         values = logged(name)
         assert values[-1] < 0.85 * values[0], name
+
+
+def test_fit_says_of_every_backbone_whether_it_is_trained():
+    with open("said.txt") as said:
+        lines = [line for line in said if " parameters, starts from " in line]
+    assert [line.partition(":")[0] for line in lines] == ["vision.trunk", "language", "image_decoder.unet"]
+    assert all(": trained, " in line and line.endswith("random values\n") for line in lines)
 
 
 def test_fit_fills_the_run_folder(trained):

@@ -172,15 +172,26 @@ def test_ctrl_c_exits_130(monkeypatch, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+# Commands that are several: each of theirs has its own help.
+_GROUPS = {
+    "data": ("microworld", "preview"),
+    "checkpoint": ("convert", "export", "verify", "migrate"),
+    "assets": ("list", "verify", "download"),
+}
+
+
 def test_every_command_has_help_with_an_example(capsys):
     for name in COMMANDS:
         assert main([name, "--help"]) == 0
         shown = capsys.readouterr().out
         assert f"mmi {name} " in shown.split("usage", 1)[-1]
-        assert "example" in shown or name == "data"
-    for name in ("microworld", "preview"):
-        assert main(["data", name, "--help"]) == 0
-        assert "example:" in capsys.readouterr().out
+        assert "example" in shown or name in _GROUPS
+    for group, names in _GROUPS.items():
+        for name in names:
+            assert main([group, name, "--help"]) == 0
+            shown = capsys.readouterr().out
+            assert "example" in shown
+            assert f"mmi {group} {name} " in shown.split("example", 1)[1]
 
 
 def test_top_level_help_lists_every_command_with_an_example(capsys):
