@@ -124,12 +124,20 @@ def tiny_config(
 
 
 def wake_up(network: torch.nn.Module, seed: int = 0) -> None:
-    """Give every parameter that starts at zero or one a random value, so that no branch is silent."""
+    """Let every branch say something that depends on its input.
+
+    Parameters that start at zero or one get random values. Matrices drawn for wide networks (a deviation of 0.02) are
+    enlarged to what suits their width, or attention would be uniform and a wrong order of its keys stay unnoticed.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
-            if parameter.numel() and bool((parameter == parameter.flatten()[0]).all()):
+            if not parameter.numel():
+                continue
+            if bool((parameter == parameter.flatten()[0]).all()):
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+            elif parameter.ndim == 2:
+                parameter.mul_(max(1.0, float(parameter.shape[1] ** -0.5 / parameter.std())))
 
 
 def picture(seed: int = 0, size: int = 32) -> Image.Image:
