@@ -100,6 +100,9 @@ COMMANDS = {
         "mmi plan --config stages/pretrain_13b.yaml --devices 128",
         "plan",
     ),
+    "bench": Command(
+        "Look", "times, memory and errors of the operator on this machine", "mmi bench ops --quick", "bench"
+    ),
     "doctor": Command(
         "Look", "check this machine and a config's data", "mmi doctor --config configs/demo.yaml", "doctor"
     ),

@@ -25,7 +25,7 @@ from tiny_official import BOS, EOS, IMAGE, N_TOKENS, PAD, SOI, tiny_network
 from torch import Tensor
 from torch.nn import functional as F
 
-from mmfs import MMFS, deformable_sampling
+from mmfs import MMFS, ImageView, deformable_sampling
 from mmi.batch import InterleavedBatch
 from mmi.checkpoints.official_vision import VISION_KEYS
 from mmi.config import LossConfig
@@ -135,8 +135,11 @@ def module() -> Iterator[Stage]:
         output = layer(
             query,
             layer.project(features.flatten(0, 1), shapes),
-            torch.arange(n_rows * n_images).view(n_rows, n_images),
-            mask.expand(n_rows, query.shape[1], -1),
+            ImageView.of(
+                torch.arange(n_rows * n_images).view(n_rows, n_images),
+                mask.expand(n_rows, query.shape[1], -1),
+                layer.max_images,
+            ),
             stored["reference_points"][0, :, 0],
             base_size=numbers["base_spatial_shape"],
             level_sizes=numbers["spatial_shapes"],

@@ -11,9 +11,11 @@ from functools import cache
 import pytest
 import torch
 from factories import tiny_config
+from recorded_calls import RecordedCalls
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mmfs import mmfs_attention
 from mmi.cli import main
 from mmi.commands.plan import optimizer_bytes, rehearse, with_checkpointing, workload
 from mmi.commands.plan_measure import measure_peak, predict_peak
@@ -123,6 +125,27 @@ def test_products_are_counted_as_torch_counts_them():
     cost = planned(config)
     # Ours has the samples of MMFS on top, which are no products.
     assert counter.get_total_flops() <= cost.flops <= 1.1 * counter.get_total_flops()
+
+
+def test_samples_are_counted_for_visible_images_only():
+    """A sample is 8 operations per channel forward, 20 backward; here 3 of 4 pairs, 2 heads, 6 points."""
+
+    def meta(*shape):
+        return torch.empty(*shape, device="meta").requires_grad_()
+
+    table, index = torch.tensor([[0, 1]]), torch.tensor([[[2, 1], [0, 1]]])
+    offsets, logits = (meta(1, 2, 2, 3, 2), meta(4, 2, 3, 2)), (meta(1, 2, 2, 2, 3), meta(4, 2, 2, 3))
+    rest = (*offsets, *logits, meta(2, 2), torch.full((2, 2), 0.5), meta(2, 5))
+
+    def count(index):
+        with RecordedCalls() as calls:
+            mmfs_attention(meta(2, 20, 2, 5), [(4, 4), (2, 2)], table, index, *rest).sum().backward()
+        forward, backward = (getattr(torch.ops.mmfs, name).default for name in ("attention", "attention_backward"))
+        ((given,), (upstream,)) = (calls.arguments[name] for name in ("mmfs::attention", "mmfs::attention_backward"))
+        return perform(forward, given, {})[1], perform(backward, upstream, {})[1]
+
+    assert count(index) == (8 * 5 * 3 * 2 * 6, 20 * 5 * 3 * 2 * 6)
+    assert count(index.to("meta")) == (8 * 5 * 4 * 2 * 6, 20 * 5 * 4 * 2 * 6)
 
 
 def test_parts_add_up_and_go_away_when_they_are_switched_off():

@@ -95,6 +95,7 @@ def check_devices() -> Iterator[Finding]:
         import torchvision  # noqa: F401 - its import fails where it does not fit torch
 
         from mmfs import active_backend
+        from mmfs.backends import FUSED
     except (ImportError, RuntimeError, OSError) as error:
         problem = " ".join(str(error).split())[:200]
         yield Finding(
@@ -116,8 +117,10 @@ def check_devices() -> Iterator[Finding]:
     fits = threads <= cores
     fix = "" if fits else f"set OMP_NUM_THREADS={cores}"
     yield Finding("threads", "ok" if fits else "note", f"{threads} for torch on {cores} usable cores", fix)
-    backend, reason = active_backend(device)
-    yield Finding("operator", "ok", f"{backend}: {reason}")
+    for kind in dict.fromkeys((device, "cpu")):  # an evaluation may run on the CPU of a machine with a GPU
+        backend, reason = active_backend(kind)
+        name = "operator" if kind == device else f"operator on {kind}"
+        yield Finding(name, "ok" if backend in FUSED else "note", f"{backend}: {reason}")
 
 
 def check_machine() -> Iterator[Finding]:

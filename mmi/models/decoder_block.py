@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from mmfs import MMFS, DenseImageAttention, PyramidValues
+from mmfs import MMFS, DenseImageAttention, ImageView, PyramidValues
 from mmi.config import MMFSConfig
 from mmi.models.language_backbone import check_layer_layout
 
@@ -38,13 +38,11 @@ class LayerImages:
 
     Args:
         values: The packed images, projected for this layer.
-        image_table: int64[B, N] packed image in each slot, ``-1`` in empty ones.
-        visible: bool[B, T, N].
+        view: Which of them every token sees, numbered once for all layers.
     """
 
     values: PyramidValues
-    image_table: Tensor
-    visible: Tensor
+    view: ImageView
 
 
 class MMFSBranch(nn.Module):
@@ -88,8 +86,7 @@ class MMFSBranch(nn.Module):
         found = self.attention(
             self.query_norm(hidden),
             images.values,
-            images.image_table,
-            images.visible,
+            images.view,
             centre,
             base_size=self.base_size,
         )

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
-from mmfs import PyramidValues, nearest_visible, relative_image_index
+from mmfs import ImageView, PyramidValues, nearest_visible, relative_image_index
 from mmi.config import CompatConfig, ConfigError, LanguageConfig
 from mmi.models.attention_mask import attention_masks, count_positions
 from mmi.models.decoder_block import AttentionInputs, DecoderBlock, LayerImages, MMFSBranch
@@ -242,15 +242,16 @@ class LanguageModel(nn.Module):
         return rotary(embeddings, position_ids)
 
     def _layer_images(self, embeddings: Tensor, images: ImageContext | None) -> list[LayerImages | None]:
-        """Give every layer with MMFS its own values and the shared table, and the others nothing."""
+        """Give every layer with MMFS its own values and the shared view, and the others nothing."""
+        config = self.config.mmfs
+        if not config.enabled:
+            return [None] * len(self.blocks)
         if images is None:
             rows, length, _ = embeddings.shape
             table = torch.zeros(rows, 0, dtype=torch.int64, device=embeddings.device)
             visible = torch.zeros(rows, length, 0, dtype=torch.bool, device=embeddings.device)
             images = ImageContext(self.no_images(), table, visible)
-        visible = nearest_visible(images.visible, self.config.mmfs.visible_images)
+        visible = nearest_visible(images.visible, config.visible_images)
+        view = ImageView.of(images.image_table, visible, config.max_images)
         values = iter(images.values)
-        return [
-            LayerImages(next(values), images.image_table, visible) if block.mmfs is not None else None
-            for block in self.blocks
-        ]
+        return [LayerImages(next(values), view) if block.mmfs is not None else None for block in self.blocks]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mmfs import MMFS, DenseImageAttention, PyramidValues
+from mmfs import MMFS, DenseImageAttention, ImageView, PyramidValues
 from mmi.config import MMFSConfig
 from mmi.models.positions import resize_grid_table, sincos_2d
 
@@ -46,6 +46,10 @@ class PreviousImages:
             return self
         return replace(self, image_table=self.image_table[rows], visible=self.visible[rows], rows=rows)
 
+    def view(self, max_images: int) -> ImageView:
+        """Number the visible images as every pixel of a picture sees them; once per step, for all modules."""
+        return ImageView.of(self.image_table, self.visible[:, None], max_images)
+
     def repeated(self, times: int, n_pictures: int) -> PreviousImages:
         """Stand for a batch of ``n_pictures`` repeated ``times`` in a row; the values stay shared."""
         rows = self.rows
@@ -54,6 +58,21 @@ class PreviousImages:
         return replace(
             self, image_table=self.image_table.repeat(times, 1), visible=self.visible.repeat(times, 1), rows=rows
         )
+
+
+@dataclass(frozen=True)
+class SeenImages:
+    """The earlier images as one module of the U-Net looks at them.
+
+    Args:
+        values: Projected for this module.
+        view: What each picture sees, one query per picture; every pixel sees the same.
+        rows: int64[K] the pictures that ``view`` tells about; ``None`` for all. The others see nothing.
+    """
+
+    values: PyramidValues
+    view: ImageView
+    rows: Tensor | None = None
 
 
 def pixel_centres(h: int, w: int, device: torch.device | None = None) -> Tensor:
@@ -124,21 +143,19 @@ class SpatialMMFS(nn.Module):
         """Project a flattened pyramid float[M, S, C] once; the result serves every picture and diffusion step."""
         return self.attention.project(self.pyramid_norm(pyramid), spatial_shapes)
 
-    def forward(self, feature: Tensor, values: PyramidValues | None, previous: PreviousImages | None) -> Tensor:
-        """Return what to add to a feature map; ``values`` are this module's own out of ``previous``."""
-        if previous is None or values is None:
+    def forward(self, feature: Tensor, seen: SeenImages | None) -> Tensor:
+        """Return what to add to a feature map, given the earlier images as this module sees them."""
+        if seen is None:
             return self.constant().to(feature.dtype)
-        seeing = feature if previous.rows is None else feature[previous.rows]
+        seeing = feature if seen.rows is None else feature[seen.rows]
         if self.activation_checkpointing and torch.is_grad_enabled():
-            addition = checkpoint(
-                self._attend, seeing, values, previous.image_table, previous.visible, use_reentrant=False
-            )
+            addition = checkpoint(self._attend, seeing, seen.values, seen.view, use_reentrant=False)
             assert isinstance(addition, Tensor)
         else:
-            addition = self._attend(seeing, values, previous.image_table, previous.visible)
-        if previous.rows is None:
+            addition = self._attend(seeing, seen.values, seen.view)
+        if seen.rows is None:
             return addition
-        return self.constant().to(feature.dtype).expand_as(feature).index_copy(0, previous.rows, addition)
+        return self.constant().to(feature.dtype).expand_as(feature).index_copy(0, seen.rows, addition)
 
     def constant(self) -> Tensor:
         """Return what is added where no image is visible, float[1, C, 1, 1]."""
@@ -148,15 +165,14 @@ class SpatialMMFS(nn.Module):
         vector = output_proj(null_value.flatten())
         return F.linear(vector, self.conv.weight[:, :, 0, 0], self.conv.bias)[None, :, None, None]
 
-    def _attend(self, feature: Tensor, values: PyramidValues, image_table: Tensor, visible: Tensor) -> Tensor:
+    def _attend(self, feature: Tensor, values: PyramidValues, view: ImageView) -> Tensor:
         h, w = feature.shape[-2:]
         query = self.query_norm(feature.flatten(2).transpose(1, 2))
         query = query + self.position_table.to(query.dtype)  # (M, h*w, C)
         output = self.attention(
             query,
             values,
-            image_table,
-            visible[:, None, :].expand(-1, h * w, -1),
+            view.for_each_of(h * w),
             pixel_centres(h, w, feature.device),
             base_size=self.base_size,
             level_sizes=self.level_sizes,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmfs import PyramidValues
 from mmi.config import ConfigError, MMFSConfig, UNetConfig
 from mmi.models.diffusers_weights import check_numbers, load_pretrained
-from mmi.models.spatial_mmfs import PreviousImages, SpatialMMFS
+from mmi.models.spatial_mmfs import PreviousImages, SeenImages, SpatialMMFS
 
 _WHERE = "image_decoder.unet"
 
@@ -78,6 +78,7 @@ class UNet(nn.Module):
         self.conv_out = library.conv_out
         self.placement = placement
         self.levels = mmfs.levels
+        self.max_images = mmfs.max_images
         self.mmfs = nn.ModuleList()
         self.place_table, self.pooled_condition, self.condition_map = None, None, None
         places = self._check_against(library, config)
@@ -135,11 +136,13 @@ class UNet(nn.Module):
         embedding = self.time_embedding(self.time_proj(timesteps).to(self.dtype))
         if self.pooled_condition is not None:
             embedding = embedding + self.pooled_condition(condition.mean(dim=1))
+        seen = self._seen(previous)
         skips = self._down(latents, embedding, condition)
         hidden = self._middle(skips[-1], embedding, condition)
         if self.placement == "skips" and len(self.mmfs):
-            *skips, hidden = [x + self._look(i, x, previous) for i, x in enumerate([*skips, hidden])]
-        hidden = self._up(hidden, skips, embedding, condition, previous)
+            features = zip([*skips, hidden], self.mmfs, seen, strict=True)
+            *skips, hidden = [feature + module(feature, images) for feature, module, images in features]
+        hidden = self._up(hidden, skips, embedding, condition, seen)
         return self._out(hidden)
 
     @property
@@ -147,9 +150,12 @@ class UNet(nn.Module):
         """The MMFS modules, in the order they are used."""
         return [m for m in self.mmfs if isinstance(m, SpatialMMFS)]
 
-    def _look(self, index: int, feature: Tensor, previous: PreviousImages | None) -> Tensor:
-        values = None if previous is None else previous.values[index]
-        return self.mmfs[index](feature, values, previous)
+    def _seen(self, previous: PreviousImages | None) -> list[SeenImages | None]:
+        """Give every MMFS module its own values and the shared view."""
+        if previous is None or not len(self.mmfs):
+            return [None] * len(self.mmfs)
+        view = previous.view(self.max_images)
+        return [SeenImages(values, view, previous.rows) for values in previous.values]
 
     def _down(self, latents: Tensor, embedding: Tensor, condition: Tensor) -> list[Tensor]:
         hidden = self.conv_in(latents)
@@ -181,7 +187,7 @@ class UNet(nn.Module):
         skips: list[Tensor],
         embedding: Tensor,
         condition: Tensor,
-        previous: PreviousImages | None,
+        seen: Sequence[SeenImages | None],
         outputs: list[Tensor] | None = None,
     ) -> Tensor:
         skips = list(skips)
@@ -205,7 +211,7 @@ class UNet(nn.Module):
             if outputs is not None:
                 outputs.append(hidden)
             if self.placement == "up_blocks" and len(self.mmfs):
-                hidden = hidden + self._look(i, hidden, previous)
+                hidden = hidden + self.mmfs[i](hidden, seen[i])
         return hidden
 
     def _out(self, hidden: Tensor) -> Tensor:
@@ -227,7 +233,7 @@ class UNet(nn.Module):
         skips = self._down(latents, embedding, condition)
         middle = self._middle(skips[-1], embedding, condition)
         outputs: list[Tensor] = []
-        ours = self._out(self._up(middle, skips, embedding, condition, None, outputs))
+        ours = self._out(self._up(middle, skips, embedding, condition, (), outputs))
         if not ours.is_meta:  # without values there is nothing to compare
             theirs = library(latents, timesteps, condition, return_dict=False)[0]
             if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5):

@@ -35,17 +35,16 @@ def document_starts(text_ids: Tensor, *, bos_token_id: int) -> Tensor:
     return opened.cummax(dim=1).values
 
 
-def image_slots(image_row: Tensor, n_rows: int, n_slots: int | None = None) -> Tensor:
+def image_slots(image_row: Tensor, n_rows: int) -> Tensor:
     """Lay packed images out in rows.
 
     Args:
         image_row: int64[M] row of each image, in reading order.
         n_rows: Rows ``B`` of the batch.
-        n_slots: Slots ``N`` per row; ``None`` takes as many as the fullest row needs (reads one number back from the
-            device).
 
     Returns:
-        int64[B, N] the packed image in each slot, ``-1`` where a row has fewer images.
+        int64[B, N] the packed image in each slot, ``-1`` where a row has fewer images; ``N`` is what the fullest row
+        needs (one number is read back from the device for it).
 
     Example:
         >>> image_slots(torch.tensor([0, 0, 2]), n_rows=3)
@@ -55,8 +54,7 @@ def image_slots(image_row: Tensor, n_rows: int, n_slots: int | None = None) -> T
     """
     counts = torch.zeros(n_rows, dtype=torch.int64, device=image_row.device)
     counts = counts.scatter_add(0, image_row, torch.ones_like(image_row))
-    if n_slots is None:
-        n_slots = int(counts.max()) if image_row.numel() else 0
+    n_slots = int(counts.max()) if image_row.numel() else 0
     first = counts.cumsum(0) - counts
     slots = torch.arange(n_slots, device=image_row.device)
     return torch.where(slots < counts[:, None], first[:, None] + slots, -1)
@@ -149,7 +147,6 @@ def gather_contexts(
     image_row: Tensor,
     image_start: Tensor,
     context_start: Tensor,
-    max_length: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Collect the hidden states an image is drawn from, nearest token first, padded with zeros.
 
@@ -158,11 +155,10 @@ def gather_contexts(
         image_row: int64[M].
         image_start: int64[M] position of each ``<BoI>``, the last token of its context.
         context_start: int64[M] first position of the context.
-        max_length: Most tokens kept, nearest first; ``None`` takes the longest context (reads one number back from the
-            device).
 
     Returns:
-        float[M, Tc, d] contexts from ``<BoI>`` backwards, and bool[M, Tc], True on real tokens.
+        float[M, Tc, d] contexts from ``<BoI>`` backwards, and bool[M, Tc], True on real tokens; ``Tc`` is the longest
+        context (one number is read back from the device for it).
 
     Example:
         >>> hidden = torch.arange(5.0).view(1, 5, 1)
@@ -176,9 +172,8 @@ def gather_contexts(
                 [1, 1, 0]], dtype=torch.int32)
     """
     lengths = image_start - context_start + 1
-    if max_length is None:
-        max_length = int(lengths.max()) if lengths.numel() else 0
-    back = torch.arange(max_length, device=hidden_states.device)
+    longest = int(lengths.max()) if lengths.numel() else 0
+    back = torch.arange(longest, device=hidden_states.device)
     mask = back < lengths[:, None]  # (M, Tc)
     positions = (image_start[:, None] - back).clamp(min=0)
     contexts = hidden_states[image_row[:, None], positions]  # (M, Tc, d)

@@ -54,20 +54,21 @@ def perform(func: Any, args: Any, kwargs: Any) -> tuple[Any, int]:
     for name, value in kwargs.items():
         form.append(name)
         found |= _describe((value,), form)
+    sampling = _sampling_operations(func, args)
     if not found & _WITHOUT_VALUES:
         result = func(*args, **kwargs)
-        return result, _operations(func, args, kwargs, result)
+        return result, _operations(func, args, kwargs, result) + sampling
     key = tuple(form)
     known = _KNOWN.get(key)
     if known is not None and known.recipe is not None:
-        return known.recipe.again(args), known.operations
+        return known.recipe.again(args), known.operations + sampling
     if found & _WITH_VALUES:
         args, kwargs = tree_map_only(Tensor, _without_memory, (args, kwargs))
     result = func(*args, **kwargs)
     if known is None:
         known = _Known(_Recipe.of(func, args, result, form), _operations(func, args, kwargs, result))
         _KNOWN[key] = known
-    return result, known.operations
+    return result, known.operations + sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,10 @@ _KNOWN: dict[tuple[Any, ...], _Known] = {}
 
 
 def _operations(func: Any, args: Any, kwargs: Any, result: Any) -> int:
-    """Count multiplications and additions as torch does, and samples of maps, which torch leaves out."""
+    """Count multiplications and additions as torch does, and samples of maps, which torch leaves out.
+
+    Those of the operator MMFS depend on which images are visible: :func:`_sampling_operations` counts them.
+    """
     packet = func._overloadpacket
     if packet in flop_registry:
         return int(flop_registry[packet](*args, **kwargs, out_val=result))
@@ -126,6 +130,23 @@ def _operations(func: Any, args: Any, kwargs: Any, result: Any) -> int:
     if packet is torch.ops.aten.grid_sampler_2d_backward:
         return _SAMPLE_BACKWARD * args[0].numel()
     return 0
+
+
+def _sampling_operations(func: Any, args: Any) -> int:
+    """Count what the operator MMFS computes: samples of visible images, or of all where visibility has no values."""
+    if func.namespace != "mmfs":
+        return 0
+    name = func._opname
+    each = _SAMPLE_BACKWARD if name.endswith("_backward") else _SAMPLE
+    if name.startswith("sampling"):
+        value, _, _, weights, *_ = args[1:] if name.endswith("_backward") else args
+        return each * value.shape[-1] * weights.numel()
+    value, _, image_table, relative_index, _, _, logits, *_ = args[3:] if name.endswith("_backward") else args
+    if image_table.is_meta or relative_index.is_meta:
+        n_pairs = relative_index.numel()
+    else:
+        n_pairs = int(((relative_index > 0) & (image_table >= 0)[:, None]).sum())
+    return each * value.shape[-1] * n_pairs * logits.shape[2:].numel()
 
 
 def _describe(parts: Iterable[Any], form: list[Any]) -> int:

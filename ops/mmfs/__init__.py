@@ -6,11 +6,12 @@ from mmfs.functional import deformable_sampling, mmfs_attention
 from mmfs.module import MMFS
 from mmfs.points import SamplingPoints, sampling_points
 from mmfs.pyramid import PyramidValues
-from mmfs.visibility import nearest_visible, relative_image_index
+from mmfs.visibility import ImageView, nearest_visible, relative_image_index
 
 __all__ = [
     "MMFS",
     "DenseImageAttention",
+    "ImageView",
     "PyramidValues",
     "SamplingPoints",
     "active_backend",

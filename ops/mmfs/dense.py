@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mmfs.module import check_pyramid, head_width, make_null_value
+from mmfs.module import check_pyramid, check_view, head_width, make_null_value
 from mmfs.pairs import VisiblePairs, null_softmax, visible_pairs
 from mmfs.pyramid import PyramidValues
-from mmfs.visibility import relative_image_index
+from mmfs.visibility import ImageView
 
 
 class DenseImageAttention(nn.Module):
@@ -77,8 +77,7 @@ class DenseImageAttention(nn.Module):
         self,
         query: Tensor,
         values: PyramidValues,
-        image_table: Tensor,
-        visible: Tensor,
+        view: ImageView,
         reference_points: Tensor,
         *,
         base_size: float,
@@ -89,18 +88,20 @@ class DenseImageAttention(nn.Module):
         Args:
             query: float[B, Q, d_query], normalised.
             values: What :meth:`project` returned, ``M`` packed images.
-            image_table: int64[B, N], the packed image in slot ``n`` of row ``b``, ``-1`` for none; nearest last.
-            visible: bool[B, Q, N].
+            view: What every query sees, numbered once for all layers.
             reference_points: Not used: dense attention has no place to start from.
             base_size: Not used, like ``level_sizes``.
             level_sizes: Not used.
 
         Returns:
             float[B, Q, d_out].
+
+        Raises:
+            ValueError: If ``view`` was numbered for a larger index table.
         """
-        index, _ = relative_image_index(visible & (image_table >= 0)[:, None], self.max_images)
+        check_view(view, self.max_images)
         n_rows, n_queries, _ = query.shape
-        pairs = visible_pairs(image_table, index, block_overhead=4)
+        pairs = visible_pairs(view.image_table, view.relative_index, block_overhead=4)
         queries = self.query_proj(query).flatten(0, 1).index_select(0, pairs.query)
         queries = queries + self.index_embedding.weight.index_select(0, pairs.index)
         queries = queries.unflatten(-1, (self.n_heads, -1)) / math.sqrt(values.value.shape[-1] // 2)

@@ -15,6 +15,8 @@ def deformable_sampling(
     spatial_shapes: Sequence[tuple[int, int]],
     sampling_locations: Tensor,
     attention_weights: Tensor,
+    *,
+    backend: str = "auto",
 ) -> Tensor:
     """Sum weighted bilinear samples of several maps, as Deformable-DETR does.
 
@@ -26,12 +28,13 @@ def deformable_sampling(
         spatial_shapes: ``(height, width)`` of every level.
         sampling_locations: float[B, Q, H, L, P, 2]; kept in float32 (float64 for float64 inputs).
         attention_weights: float[B, Q, H, L, P].
+        backend: As for :func:`mmfs_attention`.
 
     Returns:
         float[B, Q, H * D] in the dtype of ``value``, heads one after the other.
 
     Raises:
-        ValueError: If shapes do not fit together.
+        ValueError: If shapes do not fit together, or the backend is unknown or cannot run here.
     """
     n_batch, n_positions, n_heads, _ = _axes("value", value, "B, S, H, D")
     check_positions("value", n_positions, spatial_shapes)
@@ -40,9 +43,14 @@ def deformable_sampling(
     _expect("attention_weights", attention_weights, expected)
     _expect("sampling_locations", sampling_locations, (*expected, 2))
 
-    from mmfs import reference
+    chosen = choose_backend(backend, value.device, value.dtype)
+    if chosen == "reference":
+        from mmfs import reference
 
-    return reference.deformable_sampling(value, spatial_shapes, sampling_locations, attention_weights)
+        return reference.deformable_sampling(value, spatial_shapes, sampling_locations, attention_weights)
+    from mmfs.operators import sampling
+
+    return sampling(value, _flat(spatial_shapes), sampling_locations, attention_weights, chosen).flatten(2)
 
 
 def mmfs_attention(
@@ -81,16 +89,20 @@ def mmfs_attention(
         logits_query: float[B, Q, H, L, P].
         logits_index: float[R, H, L, P].
         reference_points: float32[Q, 2] or [B, Q, 2], ``(x, y)`` in ``[0, 1]``.
-        offset_scale: float32[L, 2], one unit of offset as a fraction of the map's width and height, per level.
+        offset_scale: float32[L, 2], one unit of offset as a fraction of the map's width and height, per level. It is
+            geometry, a constant.
         null_value: float[H, D] behind the null slot. ``None`` removes the slot: then weights add up to one and a
             query that sees nothing gets zeros.
-        backend: ``auto`` or ``reference``.
+        backend: ``auto`` takes the fastest that runs on the device (:func:`mmfs.active_backend` names it). By name:
+            ``cpu`` (fused, Numba), ``triton`` (fused, CUDA and ROCm), ``eager`` (plain PyTorch for a CPU without
+            Numba) and ``reference`` (the definition: any device, any number of derivatives).
 
     Returns:
         float[B, Q, H * D] in the dtype of ``value``.
 
     Raises:
-        ValueError: If shapes do not fit together or the backend is unknown.
+        ValueError: If shapes do not fit together, ``offset_scale`` requires a gradient, or the backend is unknown or
+            cannot run here.
     """
     _, n_positions, n_heads, d_head = _axes("value", value, "M, S, H, D")
     check_positions("value", n_positions, spatial_shapes)
@@ -110,23 +122,32 @@ def mmfs_attention(
     if null_value is not None:
         _expect("null_value", null_value, (n_heads, d_head))
 
-    if choose_backend(backend, value.device) == "reference":
+    if offset_scale.requires_grad:
+        raise ValueError("offset_scale requires a gradient, but it is a constant of the operator; detach it.")
+
+    chosen = choose_backend(backend, value.device, value.dtype)
+    rest = (
+        image_table,
+        relative_index,
+        offsets_query,
+        offsets_index,
+        logits_query,
+        logits_index,
+        reference_points,
+        offset_scale,
+        null_value,
+    )
+    if chosen == "reference":
         from mmfs import reference
 
-        return reference.mmfs_attention(
-            value,
-            spatial_shapes,
-            image_table,
-            relative_index,
-            offsets_query,
-            offsets_index,
-            logits_query,
-            logits_index,
-            reference_points,
-            offset_scale,
-            null_value,
-        )
-    raise AssertionError("choose_backend names a backend that is not wired here")
+        return reference.mmfs_attention(value, spatial_shapes, *rest)
+    from mmfs.operators import attention
+
+    return attention(value, _flat(spatial_shapes), *rest, chosen)[0].flatten(2)
+
+
+def _flat(spatial_shapes: Sequence[tuple[int, int]]) -> list[int]:
+    return [side for shape in spatial_shapes for side in shape]
 
 
 def _axes(name: str, tensor: Tensor, axes: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmfs.functional import mmfs_attention
 from mmfs.points import SamplingPoints, sampling_points
 from mmfs.pyramid import PyramidValues, check_positions
-from mmfs.visibility import relative_image_index
+from mmfs.visibility import ImageView
 
 
 class MMFS(nn.Module):
@@ -97,18 +97,15 @@ class MMFS(nn.Module):
             ValueError: If the number of levels or positions does not fit.
         """
         check_pyramid(pyramid, spatial_shapes, self.n_levels)
-        # One product per image puts every channel's map in one piece, as sampling reads it; nn.Linear's output would
-        # have to be transposed at every call.
-        weight = self.value_proj.weight.expand(pyramid.shape[0], -1, -1)
-        maps = torch.baddbmm(self.value_proj.bias[:, None], weight, pyramid.transpose(1, 2))  # (M, H * D, S)
-        return PyramidValues(maps.unflatten(1, (self.n_heads, -1)).permute(0, 3, 1, 2), tuple(spatial_shapes))
+        maps = self.value_proj(pyramid).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)  # (M, H, S, D)
+        # One copy here makes the samples of a head neighbours in memory for every later call.
+        return PyramidValues(maps.contiguous().transpose(1, 2), tuple(spatial_shapes))
 
     def forward(
         self,
         query: Tensor,
         values: PyramidValues,
-        image_table: Tensor,
-        visible: Tensor,
+        view: ImageView,
         reference_points: Tensor,
         *,
         base_size: float,
@@ -119,9 +116,7 @@ class MMFS(nn.Module):
         Args:
             query: float[B, Q, d_query], normalised.
             values: What :meth:`project` returned, ``M`` packed images.
-            image_table: int64[B, N], the packed image in slot ``n`` of row ``b``, ``-1`` for none; nearest last.
-            visible: bool[B, Q, N]. Where more than ``max_images - 1`` are visible the nearest stay;
-                :func:`mmfs.relative_image_index` counts the others.
+            view: What every query sees, numbered once for all layers; ``ImageView.of`` makes it.
             reference_points: float32[Q, 2] or [B, Q, 2], ``(x, y)`` in ``[0, 1]``.
             base_size: ``S0``, cells along one side of the grid whose cells are the unit of the offsets.
             level_sizes: ``S_l``: an offset of one moves ``S_l / S0`` pixels of level ``l``. ``None`` takes the real
@@ -130,13 +125,16 @@ class MMFS(nn.Module):
 
         Returns:
             float[B, Q, d_out].
+
+        Raises:
+            ValueError: If shapes do not fit together or ``view`` was numbered for a larger index table.
         """
-        parts = self._predict(query, values.spatial_shapes, image_table, visible, base_size, level_sizes)
+        parts = self._predict(query, values.spatial_shapes, view, base_size, level_sizes)
         sampled = mmfs_attention(
             values.value,
             values.spatial_shapes,
-            image_table,
-            parts.relative_index,
+            view.image_table,
+            view.relative_index,
             parts.offsets_query,
             parts.offsets_index,
             parts.logits_query,
@@ -151,46 +149,64 @@ class MMFS(nn.Module):
         self,
         query: Tensor,
         spatial_shapes: Sequence[tuple[int, int]],
-        image_table: Tensor,
-        visible: Tensor,
+        view: ImageView,
         reference_points: Tensor,
         *,
         base_size: float,
         level_sizes: Sequence[float] | None = None,
     ) -> SamplingPoints:
         """Say where :meth:`forward` would look in every image and with what weights."""
-        parts = self._predict(query, spatial_shapes, image_table, visible, base_size, level_sizes)
-        null_slot = self.null_value is not None
-        return sampling_points(*parts[:5], reference_points, parts.offset_scale, null_slot=null_slot)
+        parts = self._predict(query, spatial_shapes, view, base_size, level_sizes)
+        return sampling_points(
+            view.relative_index,
+            parts.offsets_query,
+            parts.offsets_index,
+            parts.logits_query,
+            parts.logits_index,
+            reference_points,
+            parts.offset_scale,
+            null_slot=self.null_value is not None,
+        )
 
     def _predict(
         self,
         query: Tensor,
         spatial_shapes: Sequence[tuple[int, int]],
-        image_table: Tensor,
-        visible: Tensor,
+        view: ImageView,
         base_size: float,
         level_sizes: Sequence[float] | None,
     ) -> _Prediction:
-        index, _ = relative_image_index(visible & (image_table >= 0)[:, None], self.max_images)
-        query = self.query_proj(query)
-        table = self.index_embedding.weight
+        check_view(view, self.max_images)
         offset_shape = (self.n_heads, self.n_points, 2)
         logit_shape = (self.n_heads, self.n_levels, self.n_points)
+        offsets, logits = self._of_query(query)
+        table = self.index_embedding.weight
         return _Prediction(
-            relative_index=index,
-            offsets_query=self.sampling_offsets(query).unflatten(-1, offset_shape),
+            offsets_query=offsets.unflatten(-1, offset_shape),
             offsets_index=F.linear(table, self.sampling_offsets.weight).unflatten(-1, offset_shape),
-            logits_query=self.attention_weights(query).unflatten(-1, logit_shape),
+            logits_query=logits.unflatten(-1, logit_shape),
             logits_index=F.linear(table, self.attention_weights.weight).unflatten(-1, logit_shape),
-            offset_scale=offset_scale(spatial_shapes, base_size, level_sizes).to(query.device, non_blocking=True),
+            offset_scale=offset_scale(spatial_shapes, base_size, level_sizes, query.device),
         )
+
+    def _of_query(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict what depends on the query alone: float[B, Q, H * P * 2] offsets, float[B, Q, H * L * P] logits."""
+        first, offsets, logits = self.query_proj, self.sampling_offsets, self.attention_weights
+        n_offsets, n_logits = offsets.out_features, logits.out_features
+        # An exported program serves any number of queries, so it cannot choose by it.
+        if torch.compiler.is_exporting() or query.shape[:-1].numel() <= n_offsets + n_logits:
+            query = first(query)
+            return offsets(query), logits(query)
+        # Nothing stands between the two linear maps, so for many queries it is cheaper to multiply the maps first.
+        weight = torch.cat([offsets.weight, logits.weight])
+        bias = torch.cat([offsets.bias, logits.bias]) + F.linear(first.bias, weight)
+        predicted = F.linear(query, weight @ first.weight, bias)
+        return predicted[..., :n_offsets], predicted[..., n_offsets:]
 
 
 class _Prediction(NamedTuple):
     """What the query and the index table say, in the order of the operator's arguments."""
 
-    relative_index: Tensor
     offsets_query: Tensor
     offsets_index: Tensor
     logits_query: Tensor
@@ -199,9 +215,14 @@ class _Prediction(NamedTuple):
 
 
 def offset_scale(
-    spatial_shapes: Sequence[tuple[int, int]], base_size: float, level_sizes: Sequence[float] | None
+    spatial_shapes: Sequence[tuple[int, int]],
+    base_size: float,
+    level_sizes: Sequence[float] | None,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Express one unit of offset as a fraction of every map: float32[L, 2] for x and y, ``S_l / S0 / (W_l, H_l)``.
+
+    The numbers are filled in on the device: a tensor made from a list would be copied there, and the copy waits.
 
     Raises:
         ValueError: If there is not one size per level.
@@ -217,9 +238,11 @@ def offset_scale(
         raise ValueError(
             f"level_sizes has {len(sizes)} entries; expected one for each of {len(spatial_shapes)} levels."
         )
-    units = zip(sizes, spatial_shapes, strict=True)
-    rows = [[size / base_size / w, size / base_size / h] for size, (h, w) in units]
-    return torch.tensor(rows, dtype=torch.float32)
+    units = [size / (base_size * side) for size, (h, w) in zip(sizes, spatial_shapes, strict=True) for side in (w, h)]
+    if len(set(units)) == 1:  # square maps and real sizes: one fill instead of one per number
+        return torch.full((len(sizes), 2), units[0], dtype=torch.float32, device=device)
+    filled = [torch.full((), unit, dtype=torch.float32, device=device) for unit in units]
+    return torch.stack(filled).view(-1, 2)
 
 
 def make_null_value(n_heads: int, d_head: int, *, trained: bool) -> nn.Parameter:
@@ -243,3 +266,9 @@ def check_pyramid(pyramid: Tensor, spatial_shapes: Sequence[tuple[int, int]], n_
     if pyramid.ndim != 3:
         raise ValueError(f"pyramid has shape {tuple(pyramid.shape)}; expected (images, positions, d_value).")
     check_positions("pyramid", pyramid.shape[1], spatial_shapes)
+
+
+def check_view(view: ImageView, max_images: int) -> None:
+    """Raise ``ValueError`` if the index table has fewer rows than the images were numbered for."""
+    if view.max_images > max_images:
+        raise ValueError(f"the view was numbered for {view.max_images} images, but this layer has {max_images} rows.")

@@ -15,7 +15,7 @@ class PyramidValues:
 
     Args:
         value: float[M, S, H, D]; the positions of one image are level-major, inside a level row-major. Any memory
-            layout works; positions last (``H, D, S``) is the fast one, and selecting and joining keep it.
+            layout works; head-major (``M, H, S, D`` in memory) is the fast one, and selecting and joining keep it.
         spatial_shapes: ``(height, width)`` of every level, in the order of the positions.
 
     Raises:
@@ -38,7 +38,7 @@ class PyramidValues:
 
     def index(self, images: Tensor) -> PyramidValues:
         """Select images by int64[K] position or bool[M] mask."""
-        return replace(self, value=_positions_first(_positions_last(self.value)[images]))
+        return replace(self, value=self.value.transpose(1, 2)[images].transpose(1, 2))
 
     @classmethod
     def cat(cls, parts: Sequence[PyramidValues]) -> PyramidValues:
@@ -50,16 +50,8 @@ class PyramidValues:
         shapes = {part.spatial_shapes for part in parts}
         if len(shapes) != 1:
             raise ValueError(f"cannot join pyramids of {sorted(shapes)}; expected one list of level sizes.")
-        joined = torch.cat([_positions_last(part.value) for part in parts])
-        return cls(_positions_first(joined), shapes.pop())
-
-
-def _positions_last(value: Tensor) -> Tensor:
-    return value.permute(0, 2, 3, 1)  # (M, H, D, S)
-
-
-def _positions_first(value: Tensor) -> Tensor:
-    return value.permute(0, 3, 1, 2)  # (M, S, H, D)
+        joined = torch.cat([part.value.transpose(1, 2) for part in parts])  # (M, H, S, D)
+        return cls(joined.transpose(1, 2), shapes.pop())
 
 
 def check_positions(name: str, n_positions: int, spatial_shapes: Sequence[tuple[int, int]]) -> None:

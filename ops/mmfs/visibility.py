@@ -2,7 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageView:
+    """Which images every query sees and how far back each one lies, numbered once for all layers that look.
+
+    Args:
+        image_table: int64[B, N], the packed image in slot ``n`` of row ``b``, ``-1`` for none; nearest last. Rows may
+            share images.
+        relative_index: int64[B, Q, N], 0 hidden, 1 the nearest visible image, 2 the one before.
+        max_images: Rows of the index table that ``relative_index`` was made for.
+
+    Example:
+        Two images, three queries that see none, one and both:
+
+        >>> import torch
+        >>> visible = torch.tensor([[[0, 0], [1, 0], [1, 1]]]).bool()
+        >>> ImageView.of(torch.tensor([[0, 1]]), visible, max_images=8).relative_index
+        tensor([[[0, 0],
+                 [1, 0],
+                 [2, 1]]])
+    """
+
+    image_table: Tensor
+    relative_index: Tensor
+    max_images: int
+
+    @classmethod
+    def of(cls, image_table: Tensor, visible: Tensor, max_images: int) -> ImageView:
+        """Number the visible images.
+
+        Args:
+            image_table: int64[B, N], ``-1`` where a slot is empty; empty slots are hidden whatever ``visible`` says.
+            visible: bool[B, Q, N]. Where more than ``max_images - 1`` are visible the nearest stay;
+                :func:`relative_image_index` counts the others.
+            max_images: Rows of the layers' index tables.
+
+        Raises:
+            ValueError: If the shapes do not fit together or the table has no row for an image.
+        """
+        if visible.ndim != 3 or (visible.shape[0], visible.shape[2]) != tuple(image_table.shape):
+            raise ValueError(
+                f"visible has shape {tuple(visible.shape)} and image_table {tuple(image_table.shape)}; "
+                "expected (rows, queries, slots) and (rows, slots)."
+            )
+        index, _ = relative_image_index(visible & (image_table >= 0)[:, None], max_images)
+        return cls(image_table, index, max_images)
+
+    def for_each_of(self, n_queries: int) -> ImageView:
+        """Give the view of a row's single query to ``n_queries`` queries, without a copy."""
+        return replace(self, relative_index=self.relative_index.expand(-1, n_queries, -1))
 
 
 def relative_image_index(visible: Tensor, max_images: int) -> tuple[Tensor, Tensor]:
@@ -66,4 +119,4 @@ def nearest_visible(visible: Tensor, k: int | None) -> Tensor:
 
 def _count_from_last(visible: Tensor) -> Tensor:
     """Count the visible images from each slot to the last one: int64[B, Q, N]."""
-    return visible.long().flip(-1).cumsum(-1).flip(-1)
+    return visible.flip(-1).cumsum(-1).flip(-1)  # sums of booleans are int64

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = [
     *sorted(ROOT.glob("*.md")),
     ROOT / "evaluation" / "README.md",
+    *sorted((ROOT / "ops").rglob("*.md")),
     ROOT / "Makefile",
     *sorted((ROOT / "configs").rglob("*.yaml")),
     *sorted((ROOT / "mmi" / "commands").glob("*.py")),
@@ -24,6 +25,7 @@ FILES = [
 SUBCOMMANDS = {
     "data": (("microworld",), ("preview",)),
     "checkpoint": (("convert",), ("export",), ("verify",), ("migrate",)),
+    "bench": (("ops",),),
 }
 # Made by commands, not packaged.
 OWN_CONFIGS = re.compile(r"runs/|FILE|experiments/")

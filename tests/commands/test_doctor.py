@@ -20,7 +20,9 @@ def findings(capsys, *arguments: str) -> tuple[int, dict[str, dict]]:
 def test_doctor_names_versions_devices_and_backend(capsys):
     _, found = findings(capsys)
     assert {"python", "torch", "lightning", "threads", "operator", "disk", "java", "extra tracking"} <= set(found)
-    assert found["operator"]["found"].startswith(("reference", "cpu", "triton"))
+    backend, _, reason = found["operator"]["found"].partition(": ")
+    assert backend in {"reference", "eager", "cpu", "triton"}
+    assert reason
 
 
 def test_every_problem_comes_with_its_fix(capsys, monkeypatch):

@@ -34,8 +34,13 @@ def test_wheel_contains_the_three_packages_and_every_config(unpacked_wheel):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["params", "--config", "model/tiny.yaml"], ["assets", "list"]],
-    ids=["help", "params of a packaged config", "the manifest of assets"],
+    [
+        ["--help"],
+        ["params", "--config", "model/tiny.yaml"],
+        ["assets", "list"],
+        ["bench", "ops", "--shapes", "tiny", "--quick", "--backends", "reference"],
+    ],
+    ids=["help", "params of a packaged config", "the manifest of assets", "the operator's benchmark"],
 )
 def test_wheel_runs_from_an_empty_directory(unpacked_wheel, tmp_path, arguments):
     paths = os.pathsep.join([str(unpacked_wheel), os.environ.get("PYTHONPATH", "")])

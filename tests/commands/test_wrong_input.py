@@ -119,6 +119,10 @@ WRONG = {
     "no such data command": (["data", "microwrld"], 'unknown command "data microwrld"', "mean microworld?"),
     "world of odd size": (["data", "microworld", "--out", "w", "--image-size", "33"], "33", "16"),
     "folder in use": (["data", "microworld", "--out", "."], "no micro-world", "choose an empty or new folder"),
+    "no such benchmark": (["bench", "train"], 'unknown command "bench train"', "ops"),
+    "no such shapes": (["bench", "ops", "--shapes", "lm"], '--shapes: no "lm"', "llm"),
+    "no such backend": (["bench", "ops", "--backends", "cuda"], 'no method "cuda"', "reference, eager, cpu, triton"),
+    "no threads": (["bench", "ops", "--threads", "0"], "--threads is 0", "at least 1"),
     "params of nothing": (["params"], "no config given", "--config"),
 }
 
@@ -177,6 +181,7 @@ _GROUPS = {
     "data": ("microworld", "preview"),
     "checkpoint": ("convert", "export", "verify", "migrate"),
     "assets": ("list", "verify", "download"),
+    "bench": ("ops",),
 }
 
 

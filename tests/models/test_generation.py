@@ -60,6 +60,25 @@ def test_a_story_goes_on_with_the_images_asked_for(generator: Generator) -> None
     assert told == [(0, 1, 2), (0, 2, 2), (1, 1, 2), (1, 2, 2)]
 
 
+def test_a_document_projects_every_image_once_for_every_module_that_looks_at_it(generator: Generator) -> None:
+    network = generator.network
+    assert network.image_decoder is not None
+    layers = [branch.attention for branch in network.language_model.branches]
+    modules = [module.attention for module in network.image_decoder.unet.spatial_mmfs]
+    calls: dict[torch.nn.Module, int] = dict.fromkeys((layer.value_proj for layer in layers + modules), 0)
+
+    def count(module: torch.nn.Module, inputs: tuple[torch.Tensor], _: torch.Tensor) -> None:
+        calls[module] += inputs[0].shape[0]
+
+    hooks = [projection.register_forward_hook(count) for projection in calls]
+    settings = GenerationSettings(text=GREEDY, image=DRAW, max_images=2, min_images=2)
+    list(generator.generate(["once", picture(1), "then"], settings))
+    for hook in hooks:
+        hook.remove()
+    # The last image is read by the language model, but no picture is drawn after it.
+    assert list(calls.values()) == [3] * len(layers) + [2] * len(modules)
+
+
 def test_generated_pieces_are_those_of_a_state_that_reads_them_again(generator: Generator) -> None:
     """The image drawn second must come out the same when everything before it is given as a prompt."""
     settings = GenerationSettings(text=GREEDY, image=DRAW, max_images=2, min_images=2, seed=3)

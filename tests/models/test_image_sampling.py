@@ -118,6 +118,26 @@ def test_a_picture_does_not_depend_on_the_batch_it_is_drawn_in(decoder, sampler)
         assert torch.allclose(together[i], alone[0], atol=1e-4)
 
 
+def test_images_are_projected_once_for_all_diffusion_steps_and_not_a_bit_changes(decoder):
+    calls = []
+    projections = [module.attention.value_proj for module in decoder.unet.spatial_mmfs]
+    hooks = [p.register_forward_hook(lambda _, inputs, __: calls.append(inputs[0].shape[0])) for p in projections]
+    look, condition = previous(decoder, [[1], [0], [1]]), noise(3, 3, 20)
+    cached = decoder.sample(condition, look, FEW, [5, 6, 7])
+    assert calls == [2] * len(projections), "one picture sees nothing, so its image is not projected at all"
+
+    def project_again(unet, inputs):
+        *rest, given = inputs
+        maps = [noise(3, PYRAMID, 16 >> level, 16 >> level, seed=level)[[0, 2]] for level in range(4)]
+        return (*rest, replace(given, values=unet.project_pyramid(maps)))
+
+    hooks.append(decoder.unet.register_forward_pre_hook(project_again))
+    assert torch.equal(decoder.sample(condition, look, FEW, [5, 6, 7]), cached)
+    assert len(calls) == len(projections) * (1 + FEW.n_steps)
+    for hook in hooks:
+        hook.remove()
+
+
 def test_the_seed_decides_the_picture(decoder):
     condition = noise(1, 3, 20).expand(3, -1, -1)
     pictures = decoder.sample(condition, None, FEW, [1, 1, 2])

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from recorded_calls import WAITING, RecordedCalls
 from transformers import AutoModelForCausalLM
 
 from mmi.config import CompatConfig, ConfigError, LanguageConfig, MMFSConfig
@@ -51,7 +53,7 @@ def image():
 class Rows:
     """Packed rows of ids with random pictures: what a model is given and what it answers."""
 
-    def __init__(self, *rows, seed=0, n_slots=None):
+    def __init__(self, *rows, seed=0, n_empty_slots=0):
         length = max(map(len, rows))
         self.ids = torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
         self.row, self.start = torch.nonzero(self.ids == START, as_tuple=True)
@@ -59,7 +61,7 @@ class Rows:
         n = len(self.row)
         self.tokens = torch.randn(n, N_TOKENS, 32, generator=generator)
         self.pyramid = [torch.randn(n, D_PYRAMID, s, s, generator=generator) for s in (16, 8, 4, 2)]
-        self.table = image_slots(self.row, len(rows), n_slots)
+        self.table = F.pad(image_slots(self.row, len(rows)), (0, n_empty_slots), value=-1)
         self.visible = visible_images(self.ids, slot_values(self.start, self.table), bos_token_id=BOS)
         self.documents = torch.where(self.ids == PAD, -1, (self.ids == BOS).cumsum(1) - 1)
         first = torch.stack([(self.documents == d).int().argmax(1) for d in range(4)], 1)
@@ -170,10 +172,22 @@ def test_rows_do_not_depend_on_their_batch_or_padding(backend, compat):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("every", [1, 4], ids=["four_layers", "one_layer"])
+def test_images_are_numbered_once_for_all_layers_and_nothing_waits_for_the_device(every):
+    model, rows = build(replace(CONFIG, mmfs_every=every)), Rows(TWO_DOCUMENTS)
+    embeddings, context = model.embed(rows.ids, rows.tokens, rows.row, rows.start), rows.context(model)
+    with RecordedCalls() as calls:
+        model(embeddings, images=context)
+    assert len(calls.arguments["mmfs::attention"]) == 4 // every
+    assert len(calls.arguments["aten::cumsum"]) == 1
+    assert not WAITING & calls.names
+
+
+@torch.no_grad()
 def test_empty_image_slots_change_nothing():
     model = build()
     torch.testing.assert_close(
-        Rows(TWO_DOCUMENTS).run(model), Rows(TWO_DOCUMENTS, n_slots=7).run(model), rtol=0, atol=1e-6
+        Rows(TWO_DOCUMENTS).run(model), Rows(TWO_DOCUMENTS, n_empty_slots=5).run(model), rtol=0, atol=1e-6
     )
 
 

@@ -211,6 +211,40 @@ def test_beams_share_the_values_of_images(model):
     torch.testing.assert_close(untouched[2], model.head(whole[-1]), rtol=0, atol=1e-4)
 
 
+def projected_images(model, run):
+    """Run something and return how many images each value projection projected, call by call, and the result."""
+    calls = []
+    projections = [branch.attention.value_proj for branch in model.branches]
+    hooks = [p.register_forward_hook(lambda _, inputs, __: calls.append(inputs[0].shape[0])) for p in projections]
+    result = run()
+    for hook in hooks:
+        hook.remove()
+    return [n for n in calls if n], result
+
+
+def test_images_are_projected_once_for_all_steps_and_beams_and_not_a_bit_changes():
+    model = MODELS["sdpa"]
+    tokens = torch.tensor([[12, 13, 14], [15, 16, 17], [18, 19, 20]])
+
+    def steps(*, again: bool, n_beams: int):
+        state, _, _ = prompt_state(model)
+        state = state.expanded(n_beams)
+        logits = []
+        for token in tokens:
+            if again:
+                state.values = model.project_pyramid([level[:3] for level in PICTURES.pyramid])
+            logits.append(state.step(token.repeat_interleave(n_beams)))
+            state.select(torch.arange(3 * n_beams).flip(0))
+        return torch.stack(logits)
+
+    for n_beams in (1, 4):
+        calls, cached = projected_images(model, lambda n=n_beams: steps(again=False, n_beams=n))
+        assert calls == [3] * len(model.branches)
+        calls, projected_again = projected_images(model, lambda n=n_beams: steps(again=True, n_beams=n))
+        assert calls == [3] * len(model.branches) * 4
+        assert torch.equal(cached, projected_again)
+
+
 def test_a_caller_may_say_what_new_tokens_see():
     model = MODELS["sdpa"]
     state, _, _ = prompt_state(model)

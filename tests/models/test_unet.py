@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from recorded_calls import WAITING, RecordedCalls
 from torch import Tensor
 
+from mmfs import ImageView
 from mmi.config import CodecConfig, ConfigError, ImageDecoderConfig, MMFSConfig, ResamplerConfig, UNetConfig
 from mmi.models.positions import resize_grid_table, sincos_2d
 from mmi.models.spatial_mmfs import PreviousImages, pixel_centres
@@ -142,7 +144,7 @@ def test_without_an_image_the_constant_of_the_null_vector_is_added():
     module = unet.mmfs[0]
     vector = module.attention.output_proj(module.attention.null_value.flatten())
     expected = module.conv(vector[None, :, None, None])
-    assert torch.allclose(module(noise(1, 8, 8, 8), None, None), expected, atol=1e-6)
+    assert torch.allclose(module(noise(1, 8, 8, 8), None), expected, atol=1e-6)
 
 
 @PLACEMENTS
@@ -155,6 +157,18 @@ def test_leaving_out_the_samples_that_see_nothing_changes_nothing(placement):
     assert narrowed.rows is not None
     assert narrowed.rows.tolist() == [0]
     assert torch.allclose(unet(*inputs(3), previous), unet(*inputs(3), narrowed), atol=1e-5)
+
+
+@PLACEMENTS
+@torch.no_grad()
+def test_images_are_numbered_once_for_all_modules_and_nothing_waits_for_the_device(placement):
+    unet = make_unet(placement)
+    previous = look(unet, [[0, 1], [-1, -1], [1, -1]], [[1, 1], [0, 0], [0, 0]], pyramid(2)).narrowed()
+    with RecordedCalls() as calls:
+        unet(*inputs(3), previous)
+    assert len(calls.arguments["mmfs::attention"]) == len(unet.mmfs)
+    assert len(calls.arguments["aten::cumsum"]) == 1
+    assert not WAITING & calls.names
 
 
 @torch.no_grad()
@@ -310,8 +324,7 @@ def test_offsets_reach_equally_far_at_448_and_half_as_far_with_the_official_size
         points = module.attention.sampling_points(
             noise(1, 64, 8),
             shapes,
-            torch.tensor([[0]]),
-            torch.ones(1, 64, 1, dtype=torch.bool),
+            ImageView.of(torch.tensor([[0]]), torch.ones(1, 64, 1, dtype=torch.bool), 2),
             pixel_centres(8, 8),
             base_size=module.base_size,
             level_sizes=module.level_sizes,

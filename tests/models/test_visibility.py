@@ -102,8 +102,8 @@ def test_a_context_without_document_start_begins_at_the_first_real_token():
 
 def test_gradients_reach_the_hidden_states_of_a_context_only():
     hidden = torch.zeros(1, 15, 2, requires_grad=True)
-    contexts, _ = gather_contexts(hidden, A_ROW[1:], A_START[1:], torch.tensor([7]), max_length=5)
-    assert contexts.shape == (1, 5, 2)
+    contexts, _ = gather_contexts(hidden, A_ROW[1:], A_START[1:], torch.tensor([7]))
+    assert contexts.shape == (1, 2, 2)
     contexts.sum().backward()
     assert hidden.grad[0, :, 0].nonzero().flatten().tolist() == [7, 8]
 
@@ -121,7 +121,3 @@ def test_a_batch_without_images_gives_empty_tables():
     assert mask.shape == (0, 0)
     assert previous_images(none, none, begin, 2)[0].shape == (0, 2)
     assert previous_images(none, none, begin, None)[0].shape == (0, 0)
-
-
-def test_slots_can_be_given_ahead_to_avoid_reading_the_device():
-    assert image_slots(torch.tensor([0, 0, 2]), 3, n_slots=3).tolist() == [[0, 1, -1], [-1, -1, -1], [2, -1, -1]]

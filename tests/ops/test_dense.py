@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmfs import DenseImageAttention, relative_image_index
+from mmfs import DenseImageAttention, ImageView, relative_image_index
 
 SHAPES = ((3, 3), (2, 1))
 N_POSITIONS = 11
@@ -39,7 +39,8 @@ class Scene:
 
     def look(self, layer: DenseImageAttention) -> Tensor:
         values = layer.project(self.pyramid, SHAPES)
-        return layer(self.query, values, self.table, self.visible, torch.rand(4, 2), base_size=2)
+        view = ImageView.of(self.table, self.visible, layer.max_images)
+        return layer(self.query, values, view, torch.rand(4, 2), base_size=2)
 
 
 def written_out(layer: DenseImageAttention, scene: Scene) -> Tensor:

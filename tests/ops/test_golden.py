@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from shared_data import GOLDEN
 from torch import Tensor
 
-from mmfs import MMFS, deformable_sampling
+from mmfs import MMFS, ImageView, deformable_sampling
 
 OP_CASES = json.loads((GOLDEN / "a_mmfs_op.json").read_text())["cases"]
 OP = load_file(GOLDEN / "a_mmfs_op.safetensors")
@@ -74,8 +74,7 @@ class ModuleCase:
         return self.layer(
             self.query,
             values,
-            self.image_table,
-            self.visible,
+            ImageView.of(self.image_table, self.visible, self.layer.max_images),
             self.reference_points,
             base_size=self.base_size,
             level_sizes=self.level_sizes,

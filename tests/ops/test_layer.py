@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmfs import MMFS, PyramidValues, deformable_sampling, relative_image_index
+from mmfs import MMFS, ImageView, PyramidValues, deformable_sampling, relative_image_index
 
 SHAPES = ((4, 4), (2, 2))
 
@@ -48,9 +48,14 @@ class Scene:
         ).bool()
         self.points = torch.rand(5, 2, dtype=torch.float64).to(torch.promote_types(dtype, torch.float32))
 
+    @property
+    def view(self) -> ImageView:
+        return ImageView.of(self.table, self.visible, 6)
+
     def look(self, layer: MMFS) -> Tensor:
         values = layer.project(self.pyramid, SHAPES)
-        return layer(self.query, values, self.table, self.visible, self.points, base_size=2)
+        view = ImageView.of(self.table, self.visible, layer.max_images)
+        return layer(self.query, values, view, self.points, base_size=2)
 
 
 def per_image_form(layer: MMFS, scene: Scene) -> Tensor:
@@ -74,6 +79,27 @@ def per_image_form(layer: MMFS, scene: Scene) -> Tensor:
     for n in range(3):
         output = output + deformable_sampling(value[scene.table[:, n]], SHAPES, locations[n], weights[:, :, :, n])
     return layer.output_proj(output)
+
+
+def test_many_queries_are_predicted_by_the_product_of_the_maps_and_few_one_map_after_the_other():
+    """Beyond H * P * (2 + L) = 24 queries the two linear maps are multiplied first: same numbers, same gradients."""
+    layer, scene = make_layer(), Scene()
+    query = torch.randn(2, 60, 10, dtype=torch.float64)
+    values = layer.project(scene.pyramid, SHAPES)
+    upstream = torch.randn(2, 60, 9, dtype=torch.float64)
+
+    def look(part: slice) -> Tensor:
+        length = len(range(60)[part])
+        view = ImageView.of(scene.table, scene.visible[:, -1:].expand(-1, length, -1), 6)
+        return layer(query[:, part], values, view, scene.points[:1].expand(length, 2), base_size=2)
+
+    parameters = [layer.query_proj.weight, layer.query_proj.bias, *layer.sampling_offsets.parameters()]
+    parameters += [*layer.attention_weights.parameters(), layer.index_embedding.weight]
+    together = look(slice(0, 60))
+    in_parts = torch.cat([look(slice(start, start + 10)) for start in range(0, 60, 10)], dim=1)
+    torch.testing.assert_close(together, in_parts)
+    expected = torch.autograd.grad(in_parts, parameters, upstream, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(together, parameters, upstream), expected)
 
 
 def test_the_factored_form_equals_the_per_image_form_in_value_and_gradient() -> None:
@@ -158,20 +184,21 @@ def test_values_projected_once_and_selected_give_the_same_answer() -> None:
     parts = [layer.project(scene.pyramid[i : i + 2], SHAPES) for i in (4, 2, 0)]
     values = PyramidValues.cat(parts).index(torch.tensor([4, 5, 2, 3, 0, 1]))
     assert values.n_images == 6
-    output = layer(scene.query, values, scene.table, scene.visible, scene.points, base_size=2)
+    output = layer(scene.query, values, scene.view, scene.points, base_size=2)
     torch.testing.assert_close(output, expected)
     kept = values.index(torch.tensor([True, True, True, False, False, False]))
-    row = layer(scene.query[:1], kept, scene.table[:1], scene.visible[:1], scene.points, base_size=2)
+    first = ImageView.of(scene.table[:1], scene.visible[:1], 6)
+    row = layer(scene.query[:1], kept, first, scene.points, base_size=2)
     torch.testing.assert_close(row, expected[:1])
 
 
 def test_queries_answered_one_by_one_equal_all_at_once() -> None:
     layer, scene = make_layer(), Scene()
     values = layer.project(scene.pyramid, SHAPES)
-    steps = [
-        layer(scene.query[:, i], values, scene.table, scene.visible[:, i], scene.points[i], base_size=2)
-        for i in (slice(i, i + 1) for i in range(5))
-    ]
+    steps = []
+    for i in (slice(i, i + 1) for i in range(5)):
+        view = ImageView.of(scene.table, scene.visible[:, i], 6)
+        steps.append(layer(scene.query[:, i], values, view, scene.points[i], base_size=2))
     torch.testing.assert_close(torch.cat(steps, dim=1), scene.look(layer))
 
 
@@ -180,7 +207,7 @@ def test_offsets_reach_equally_far_at_any_resolution_unless_stale_sizes_are_aske
 
     def points(shapes: tuple[tuple[int, int], ...], sizes: tuple[float, ...] | None) -> Tensor:
         return layer.sampling_points(
-            scene.query, shapes, scene.table, scene.visible, scene.points, base_size=2, level_sizes=sizes
+            scene.query, shapes, scene.view, scene.points, base_size=2, level_sizes=sizes
         ).locations
 
     doubled = ((8, 8), (4, 4))
@@ -232,7 +259,8 @@ def test_without_null_slot_and_images_only_the_output_bias_is_left() -> None:
     values = layer.project(torch.zeros(0, 4, 4), [(2, 2)])
     no_slots = torch.zeros(1, 0, dtype=torch.int64)
     nothing = torch.zeros(1, 2, 0, dtype=torch.bool)
-    output = layer(torch.randn(1, 2, 4), values, no_slots, nothing, torch.rand(2, 2), base_size=1)
+    view = ImageView.of(no_slots, nothing, 2)
+    output = layer(torch.randn(1, 2, 4), values, view, torch.rand(2, 2), base_size=1)
     torch.testing.assert_close(output, layer.output_proj.bias.expand(1, 2, 4))
 
 
@@ -264,4 +292,4 @@ def test_wrong_sizes_are_refused_in_one_sentence() -> None:
     scene = Scene()
     values = layer.project(scene.pyramid, SHAPES)
     with pytest.raises(ValueError, match="level_sizes has 3 entries"):
-        layer(scene.query, values, scene.table, scene.visible, scene.points, base_size=2, level_sizes=(4, 2, 1))
+        layer(scene.query, values, scene.view, scene.points, base_size=2, level_sizes=(4, 2, 1))

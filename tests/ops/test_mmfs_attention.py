@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmfs import active_backend, deformable_sampling, mmfs_attention, sampling_points
+from mmfs import deformable_sampling, mmfs_attention, sampling_points
+from mmfs.backends import choose_backend
 
 SHAPES = [(3, 4), (2, 2)]
 N_POSITIONS = 16
@@ -30,9 +31,9 @@ class Arguments:
     offset_scale: Tensor
     null_value: Tensor | None
 
-    def run(self) -> Tensor:
+    def run(self, backend: str) -> Tensor:
         value, *rest = (getattr(self, f.name) for f in fields(self))
-        return mmfs_attention(value, SHAPES, *rest)
+        return mmfs_attention(value, SHAPES, *rest, backend=backend)
 
     def map(self, change) -> Arguments:
         """Apply a function to every floating point tensor."""
@@ -40,9 +41,26 @@ class Arguments:
         floats = {k: v for k, v in floats.items() if v is not None and v.is_floating_point()}
         return replace(self, **{k: change(v) for k, v in floats.items()})
 
+    def trained(self) -> Arguments:
+        """Copy every tensor that can have a gradient into a leaf that gets one."""
+        return replace(self.map(lambda t: t.clone().requires_grad_()), offset_scale=self.offset_scale)
+
     def leaves(self) -> dict[str, Tensor]:
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
         return {k: v for k, v in tensors.items() if v is not None and v.requires_grad}
+
+
+# Triton's interpreter takes minutes for these; test_triton*.py hold what it does in every run.
+ON_A_CPU = ["reference", "eager", "cpu", pytest.param("triton", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(params=ON_A_CPU)
+def backend(request: pytest.FixtureRequest) -> str:
+    """Every backend that runs on this machine's CPU."""
+    try:
+        return choose_backend(request.param, torch.device("cpu"), torch.float64)
+    except ValueError as error:
+        pytest.skip(str(error))
 
 
 def draw(*, seed: int = 0, d_head: int = 3, null_slot: bool = True, spread: float = 2.0) -> Arguments:
@@ -114,23 +132,22 @@ def written_out(a: Arguments) -> Tensor:
 
 @pytest.mark.parametrize("null_slot", [True, False], ids=["null_slot", "no_null_slot"])
 @pytest.mark.parametrize("d_head", [1, 3, 8])
-def test_output_and_gradients_equal_the_formula_written_out(d_head: int, null_slot: bool) -> None:
-    fast = draw(d_head=d_head, null_slot=null_slot).map(lambda t: t.clone().requires_grad_())
-    slow = draw(d_head=d_head, null_slot=null_slot).map(lambda t: t.clone().requires_grad_())
-    torch.testing.assert_close(fast.run(), written_out(slow))
-    upstream = torch.randn(fast.run().shape, dtype=torch.float64)
-    fast.run().backward(upstream)
+def test_output_and_gradients_equal_the_formula_written_out(backend: str, d_head: int, null_slot: bool) -> None:
+    fast, slow = (draw(d_head=d_head, null_slot=null_slot).trained() for _ in range(2))
+    torch.testing.assert_close(fast.run(backend), written_out(slow))
+    upstream = torch.randn(fast.run(backend).shape, dtype=torch.float64)
+    fast.run(backend).backward(upstream)
     written_out(slow).backward(upstream)
     for name, tensor in fast.leaves().items():
         torch.testing.assert_close(tensor.grad, slow.leaves()[name].grad, msg=lambda m, name=name: f"{name}: {m}")
 
 
-def test_gradients_pass_gradcheck_in_float64() -> None:
-    arguments = draw(spread=0.5).map(lambda t: t.requires_grad_())
+def test_gradients_pass_gradcheck_in_float64(backend: str) -> None:
+    arguments = draw(spread=0.5).trained()
     names = list(arguments.leaves())
 
     def run(*tensors: Tensor) -> Tensor:
-        return replace(arguments, **dict(zip(names, tensors, strict=True))).run()
+        return replace(arguments, **dict(zip(names, tensors, strict=True))).run(backend)
 
     assert torch.autograd.gradcheck(run, tuple(arguments.leaves().values()))
 
@@ -146,28 +163,28 @@ def test_sampling_passes_gradcheck_in_float64() -> None:
     assert torch.autograd.gradcheck(run, (value, locations, weights))
 
 
-def test_a_hidden_image_is_not_even_read() -> None:
+def test_a_hidden_image_is_not_even_read(backend: str) -> None:
     arguments = draw()
     for image in (1, 3):  # in no slot at all
         arguments.value[image] = math.nan
-    clean = arguments.run()
+    clean = arguments.run(backend)
     assert clean.isfinite().all()
     arguments.value[6] = math.nan  # seen by the last query of row 0 only
-    broken = arguments.run()
+    broken = arguments.run(backend)
     assert broken[0, 3].isnan().all()
     broken[0, 3] = clean[0, 3]
     torch.testing.assert_close(broken, clean, rtol=0, atol=0)
 
 
-def test_padding_slots_change_nothing() -> None:
+def test_padding_slots_change_nothing(backend: str) -> None:
     arguments = draw()
     table = torch.nn.functional.pad(arguments.image_table, (0, 3), value=-1)
     index = torch.nn.functional.pad(arguments.relative_index, (0, 3))
     padded = replace(arguments, image_table=table, relative_index=index)
-    torch.testing.assert_close(padded.run(), arguments.run(), rtol=0, atol=0)
+    torch.testing.assert_close(padded.run(backend), arguments.run(backend), rtol=0, atol=0)
 
 
-def test_slot_order_matters_only_through_the_relative_index() -> None:
+def test_slot_order_matters_only_through_the_relative_index(backend: str) -> None:
     arguments = draw()
     order = torch.tensor([2, 0, 1])
     permuted = replace(
@@ -175,20 +192,20 @@ def test_slot_order_matters_only_through_the_relative_index() -> None:
         image_table=arguments.image_table[:, order],
         relative_index=arguments.relative_index[..., order],
     )
-    torch.testing.assert_close(permuted.run(), arguments.run())
+    torch.testing.assert_close(permuted.run(backend), arguments.run(backend))
     moved = replace(arguments, image_table=arguments.image_table[:, order])
-    assert not torch.allclose(moved.run(), arguments.run())
+    assert not torch.allclose(moved.run(backend), arguments.run(backend))
 
 
-def test_rows_may_share_a_packed_image() -> None:
+def test_rows_may_share_a_packed_image(backend: str) -> None:
     arguments = draw()
     shared = replace(arguments, image_table=torch.tensor([[4, 0, 6], [5, 0, -1]]))
     copied = replace(arguments, value=arguments.value.index_copy(0, torch.tensor([2]), arguments.value[:1]))
-    torch.testing.assert_close(shared.run(), copied.run(), rtol=0, atol=0)
+    torch.testing.assert_close(shared.run(backend), copied.run(backend), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("case", ["all_hidden", "no_slots", "no_images", "no_queries"])
-def test_nothing_to_look_at_gives_the_null_value_and_zero_gradients(case: str) -> None:
+def test_nothing_to_look_at_gives_the_null_value_and_zero_gradients(backend: str, case: str) -> None:
     arguments = draw()
     if case == "all_hidden":
         arguments = replace(arguments, relative_index=torch.zeros_like(arguments.relative_index))
@@ -206,8 +223,8 @@ def test_nothing_to_look_at_gives_the_null_value_and_zero_gradients(case: str) -
             reference_points=arguments.reference_points[:0],
             **{name: getattr(arguments, name)[:, :0] for name in queried},
         )
-    arguments = arguments.map(lambda t: t.clone().requires_grad_())
-    output = arguments.run()
+    arguments = arguments.trained()
+    output = arguments.run(backend)
     assert arguments.null_value is not None
     assert output.shape == (2, 0 if case == "no_queries" else 4, 6)
     torch.testing.assert_close(output, arguments.null_value.flatten().expand_as(output))
@@ -218,18 +235,18 @@ def test_nothing_to_look_at_gives_the_null_value_and_zero_gradients(case: str) -
             assert not tensor.grad.any()
 
 
-def test_without_null_slot_a_query_that_sees_nothing_gets_zero() -> None:
-    output = draw(null_slot=False).run()
+def test_without_null_slot_a_query_that_sees_nothing_gets_zero(backend: str) -> None:
+    output = draw(null_slot=False).run(backend)
     assert not output[0, 0].any()
     assert not output[1, 3].any()
     assert output[0, 1].any()
 
 
-def test_points_outside_every_map_count_as_zero_in_the_sum_but_not_in_the_softmax() -> None:
+def test_points_outside_every_map_count_as_zero_in_the_sum_but_not_in_the_softmax(backend: str) -> None:
     arguments = replace(draw(), reference_points=torch.full((4, 2), 50.0, dtype=torch.float64))
     inside = draw()
     assert arguments.null_value is not None
-    null_share = arguments.run().view(2, 4, 2, -1) / arguments.null_value
+    null_share = arguments.run(backend).view(2, 4, 2, -1) / arguments.null_value
     points = sampling_points(
         arguments.relative_index, *_predictions(inside), inside.reference_points, inside.offset_scale, null_slot=True
     )
@@ -237,10 +254,10 @@ def test_points_outside_every_map_count_as_zero_in_the_sum_but_not_in_the_softma
 
 
 @pytest.mark.parametrize("place", [1e10, -1e10], ids=["far_right", "far_left"])
-def test_absurdly_far_points_are_harmless_in_float32(place: float) -> None:
+def test_absurdly_far_points_are_harmless_in_float32(backend: str, place: float) -> None:
     arguments = draw().map(lambda t: t.float())
-    arguments = replace(arguments, reference_points=torch.full((4, 2), place)).map(lambda t: t.requires_grad_())
-    arguments.run().sum().backward()
+    arguments = replace(arguments, reference_points=torch.full((4, 2), place)).trained()
+    arguments.run(backend).sum().backward()
     assert all(t.grad is not None and t.grad.isfinite().all() for t in arguments.leaves().values())
 
 
@@ -249,7 +266,7 @@ def _predictions(a: Arguments) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("null_slot", [True, False], ids=["null_slot", "no_null_slot"])
-def test_points_and_weights_for_plots_reproduce_the_output(null_slot: bool) -> None:
+def test_points_and_weights_for_plots_reproduce_the_output(backend: str, null_slot: bool) -> None:
     arguments = draw(null_slot=null_slot)
     points = sampling_points(
         arguments.relative_index,
@@ -264,18 +281,18 @@ def test_points_and_weights_for_plots_reproduce_the_output(null_slot: bool) -> N
         output = output + deformable_sampling(images, SHAPES, points.locations[:, :, slot], points.weights[:, :, slot])
     if arguments.null_value is not None:
         output = output + (points.null_weight[..., None] * arguments.null_value).flatten(2)
-    torch.testing.assert_close(output, arguments.run())
+    torch.testing.assert_close(output, arguments.run(backend))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
-def test_low_precision_error_is_at_most_twice_what_rounding_alone_costs(dtype: torch.dtype) -> None:
-    exact = draw(d_head=16).run()
+def test_low_precision_error_is_at_most_twice_what_rounding_alone_costs(backend: str, dtype: torch.dtype) -> None:
+    exact = draw(d_head=16).run(backend)
     rounded = draw(d_head=16).map(lambda t: t.to(dtype))
     # Places and scales are float32 data, never half precision.
     rounded.reference_points, rounded.offset_scale = draw().reference_points, draw().offset_scale
-    unavoidable = (rounded.map(lambda t: t.double()).run().to(dtype) - exact).abs().mean()
+    unavoidable = (rounded.map(lambda t: t.double()).run(backend).to(dtype) - exact).abs().mean()
     rounded.reference_points, rounded.offset_scale = rounded.reference_points.float(), rounded.offset_scale.float()
-    output = rounded.run()
+    output = rounded.run(backend)
     assert output.dtype == dtype
     assert (output - exact).abs().mean() <= 2 * unavoidable
 
@@ -290,43 +307,122 @@ def test_low_precision_values_keep_exact_locations() -> None:
     torch.testing.assert_close(read.float(), column - 0.5 / size, atol=4e-3, rtol=0)
 
 
-def test_the_same_call_gives_the_same_bits() -> None:
+def test_the_same_call_gives_the_same_bits(backend: str) -> None:
     def once() -> list[Tensor]:
-        arguments = draw().map(lambda t: t.float().requires_grad_())
-        output = arguments.run()
+        arguments = draw().map(lambda t: t.float()).trained()
+        output = arguments.run(backend)
         output.sum().backward()
         return [output, *(t.grad for t in arguments.leaves().values() if t.grad is not None)]
 
     assert all(torch.equal(a, b) for a, b in zip(once(), once(), strict=True))
 
 
-def test_reference_points_may_differ_per_row() -> None:
+def test_reference_points_may_differ_per_row(backend: str) -> None:
     arguments = draw()
     per_row = arguments.reference_points.expand(2, 4, 2)
-    torch.testing.assert_close(replace(arguments, reference_points=per_row).run(), arguments.run(), rtol=0, atol=0)
+    torch.testing.assert_close(
+        replace(arguments, reference_points=per_row).run(backend), arguments.run(backend), rtol=0, atol=0
+    )
     shifted = torch.stack([arguments.reference_points, arguments.reference_points + 0.2])
-    output = replace(arguments, reference_points=shifted).run()
-    torch.testing.assert_close(output[0], arguments.run()[0], rtol=0, atol=0)
-    assert not torch.allclose(output[1], arguments.run()[1])
+    output = replace(arguments, reference_points=shifted).run(backend)
+    torch.testing.assert_close(output[0], arguments.run(backend)[0], rtol=0, atol=0)
+    assert not torch.allclose(output[1], arguments.run(backend)[1])
 
 
-def test_a_wrong_shape_names_the_argument_and_both_shapes() -> None:
+def test_a_wrong_shape_names_the_argument_and_both_shapes(backend: str) -> None:
     with pytest.raises(ValueError, match=r"value holds 16 positions but spatial_shapes=\[\(4, 6\)\] describe 24\."):
         deformable_sampling(
             torch.zeros(1, 16, 1, 1), [(4, 6)], torch.zeros(1, 1, 1, 1, 1, 2), torch.zeros(1, 1, 1, 1, 1)
         )
     arguments = draw()
     with pytest.raises(ValueError, match=r"logits_index has shape \(4, 2, 2, 2\); the other arguments imply \(5,"):
-        replace(arguments, logits_index=arguments.logits_index[:4]).run()
+        replace(arguments, logits_index=arguments.logits_index[:4]).run(backend)
     with pytest.raises(ValueError, match=r"image_table has shape \(2, 2\)"):
-        replace(arguments, image_table=arguments.image_table[:, :2]).run()
+        replace(arguments, image_table=arguments.image_table[:, :2]).run(backend)
 
 
-def test_an_unknown_backend_is_refused_by_name() -> None:
+def test_an_offset_scale_that_wants_a_gradient_is_refused(backend: str) -> None:
     arguments = draw()
-    value, *rest = (getattr(arguments, f.name) for f in fields(arguments))
-    with pytest.raises(ValueError, match=r'no operator backend "cuda"\. Known backends: auto, reference\.'):
-        mmfs_attention(value, SHAPES, *rest, backend="cuda")
-    name, reason = active_backend("cpu")
-    assert name == "reference"
-    assert reason
+    arguments.offset_scale.requires_grad_()
+    with pytest.raises(ValueError, match=r"offset_scale requires a gradient, but it is a constant"):
+        arguments.run(backend)
+
+
+def test_only_the_definition_can_be_differentiated_twice(backend: str) -> None:
+    arguments = draw().trained()
+    (first,) = torch.autograd.grad(arguments.run(backend).square().sum(), arguments.value, create_graph=True)
+    if backend == "reference":
+        assert torch.autograd.grad(first.square().sum(), arguments.value)[0].isfinite().all()
+    else:
+        with pytest.raises(NotImplementedError, match=r'no second derivative; call it with backend="reference"'):
+            first.square().sum().backward()
+
+
+@pytest.mark.parametrize("layout", ["heads_first", "positions_last", "every_second"])
+def test_any_memory_layout_gives_the_same_numbers(backend: str, layout: str) -> None:
+    def laid_out(t: Tensor) -> Tensor:
+        if layout == "heads_first":
+            return t.transpose(1, 2).contiguous().transpose(1, 2)
+        if layout == "positions_last":
+            return t.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+        return torch.stack([t, torch.full_like(t, math.nan)], dim=-1).flatten(-2)[..., ::2]
+
+    plain, moved = draw().trained(), draw()
+    moved = replace(moved, value=laid_out(moved.value), logits_query=moved.logits_query.mT.contiguous().mT).trained()
+    torch.testing.assert_close(moved.run(backend), plain.run(backend))
+    for arguments in (plain, moved):
+        arguments.run(backend).square().sum().backward()
+    for name, tensor in moved.leaves().items():
+        torch.testing.assert_close(tensor.grad, plain.leaves()[name].grad, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("name", ["value", "offsets_query", "offsets_index", "logits_query", "logits_index"])
+def test_each_gradient_can_be_asked_for_alone(backend: str, name: str) -> None:
+    everything, alone = draw().trained(), draw()
+    getattr(alone, name).requires_grad_()
+    for arguments in (everything, alone):
+        arguments.run(backend).square().sum().backward()
+    torch.testing.assert_close(getattr(alone, name).grad, getattr(everything, name).grad)
+    assert [f.name for f in fields(alone) if getattr(alone, f.name).grad is not None] == [name]
+
+
+def test_float32_gradients_are_close_to_exact_ones(backend: str) -> None:
+    exact, rounded = draw(d_head=16).trained(), draw(d_head=16).map(lambda t: t.float()).trained()
+    upstream = torch.randn(exact.run("reference").shape, dtype=torch.float64)
+    exact.run("reference").backward(upstream)
+    output = rounded.run(backend)
+    output.backward(upstream.float())
+    assert (output - exact.run("reference")).norm() <= 2e-6 * exact.run("reference").norm()
+    for name, tensor in rounded.leaves().items():
+        expected, found = exact.leaves()[name].grad, tensor.grad
+        assert expected is not None
+        assert found is not None
+        assert (found - expected).norm() <= 2e-6 * expected.norm(), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_low_precision_gradients_err_at_most_twice_as_much_as_the_definition_at_that_precision(
+    backend: str, dtype: torch.dtype
+) -> None:
+    def gradients(name: str, dtype: torch.dtype) -> dict[str, Tensor]:
+        arguments = draw(d_head=16).map(lambda t: t.to(dtype))
+        precise = torch.promote_types(dtype, torch.float32)
+        places = {"reference_points": draw().reference_points, "offset_scale": draw().offset_scale}
+        arguments = replace(arguments, **{k: v.to(precise) for k, v in places.items()}).trained()
+        output = arguments.run(name)
+        output.backward(torch.linspace(-1, 1, output.numel()).view(output.shape).to(dtype))
+        return {k: t.grad.double() for k, t in arguments.leaves().items() if t.grad is not None}
+
+    exact, usual, found = (
+        gradients("reference", torch.float64),
+        gradients("reference", dtype),
+        gradients(backend, dtype),
+    )
+    for name, expected in exact.items():
+        assert (found[name] - expected).norm() <= 2 * (usual[name] - expected).norm() + 1e-6, name
+
+
+def test_an_index_that_does_not_exist_is_refused_on_a_cpu(backend: str) -> None:
+    arguments = draw()
+    with pytest.raises(IndexError):
+        replace(arguments, relative_index=arguments.relative_index + 3 * (arguments.relative_index > 0)).run(backend)
