@@ -10,14 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shared_data import shared_path
 
+from mmi_eval.formats.boxes import corners, format_box, quantise_box
 from mmi_eval.metrics.grounding import (
     NO_BOX,
     box_iou,
-    corners,
-    format_box,
     grounding_accuracy,
     parse_box,
-    quantise_box,
     scale_box,
     score_boxes,
 )

@@ -19,8 +19,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from mmi_eval.formats.boxes import GRID, Box, corners, quantise_box
 from mmi_eval.formats.refcoco import Reference, read_refcoco
-from mmi_eval.metrics.grounding import GRID, Box, box_iou, corners, parse_box, quantise_box, scale_box
+from mmi_eval.metrics.grounding import box_iou, parse_box, scale_box
 from mmi_eval.model import InterleavedModel, TextDecoding
 from mmi_eval.sample import Picture, Sample, spread
 
