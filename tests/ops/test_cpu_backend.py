@@ -323,3 +323,22 @@ def test_wrong_tables_are_named() -> None:
         cpu.attention_forward(*wrong)
     with pytest.raises(ValueError, match=r"value is torch\.int32; the cpu backend computes with"):
         cpu.attention_forward(arguments[0].int(), *arguments[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_images", [2, 520], ids=["small", "beyond_2_31_elements"])
+def test_images_far_into_a_huge_tensor_are_found(n_images: int) -> None:
+    """The last image begins beyond element 2**31; memory that nobody touches costs nothing, so 17 GB are 50 MB."""
+    arguments = Case(rows=1, slots=1, images=1, heads=16, channels=64, shapes=((64, 64),), dtype=torch.float32).draw()
+    arguments[3] = torch.ones_like(arguments[3])
+    grad_output = torch.randn(1, 5, 16, 64)
+    found = computed(arguments, grad_output)
+
+    huge = torch.empty(n_images, 16, 64 * 64, 64).transpose(1, 2)
+    assert n_images == 2 or huge[-1].storage_offset() > 2**31
+    huge[-1] = arguments[0][0]
+    far = computed([huge, arguments[1], torch.tensor([[n_images - 1]]), *arguments[3:]], grad_output)
+    assert torch.equal(far[0], found[0])
+    assert torch.equal(far[1][-1], found[1][0])
+    for other, one in zip(far[2:], found[2:], strict=True):
+        assert torch.equal(other, one)
