@@ -192,16 +192,14 @@ class MMFS(nn.Module):
     def _of_query(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Predict what depends on the query alone: float[B, Q, H * P * 2] offsets, float[B, Q, H * L * P] logits."""
         first, offsets, logits = self.query_proj, self.sampling_offsets, self.attention_weights
-        n_offsets, n_logits = offsets.out_features, logits.out_features
+        n_offsets = offsets.out_features
         # An exported program serves any number of queries, so it cannot choose by it.
-        if torch.compiler.is_exporting() or query.shape[:-1].numel() <= n_offsets + n_logits:
+        if torch.compiler.is_exporting() or query.shape[:-1].numel() <= n_offsets + logits.out_features:
             query = first(query)
             return offsets(query), logits(query)
         # Nothing stands between the two linear maps, so for many queries it is cheaper to multiply the maps first.
-        weight = torch.cat([offsets.weight, logits.weight])
-        bias = torch.cat([offsets.bias, logits.bias]) + F.linear(first.bias, weight)
-        predicted = F.linear(query, weight @ first.weight, bias)
-        return predicted[..., :n_offsets], predicted[..., n_offsets:]
+        predicted = F.linear(query, torch.cat([offsets.weight, logits.weight]) @ first.weight)
+        return predicted[..., :n_offsets] + offsets(first.bias), predicted[..., n_offsets:] + logits(first.bias)
 
 
 class _Prediction(NamedTuple):
