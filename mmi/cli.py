@@ -74,7 +74,7 @@ COMMANDS = {
     ),
     "data": Command(
         "Data",
-        "make the drawn micro-world, look at encoded data",
+        "make the drawn micro-world, prepare and check data, look at it",
         "mmi data microworld --out data/microworld --size 2000",
         "data",
     ),
@@ -101,7 +101,7 @@ COMMANDS = {
         "plan",
     ),
     "bench": Command(
-        "Look", "times, memory and errors of the operator on this machine", "mmi bench ops --quick", "bench"
+        "Look", "how fast the operator is here and how fast batches are made", "mmi bench ops --quick", "bench"
     ),
     "doctor": Command(
         "Look", "check this machine and a config's data", "mmi doctor --config configs/demo.yaml", "doctor"

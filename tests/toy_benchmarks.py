@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmi_eval.formats.boxes import corners, format_box
 from mmi_eval.formats.coco_captions import CaptionedImage, write_coco_captions
 from mmi_eval.formats.llava import Conversation, Turn, write_conversations
 from mmi_eval.formats.mmc4 import MMC4Document, MMC4Image, write_mmc4
 from mmi_eval.formats.refcoco import Expression, Reference, ReferenceImage, write_refcoco
 from mmi_eval.formats.vqa import VQAAnnotation, VQAAnswer, VQAItem, write_vqa
 from mmi_eval.judges import JudgeClasses, PictureAttributes
-from mmi_eval.formats.boxes import corners, format_box
 from mmi_eval.results import Checkpoint
 from mmi_eval.sample import Sample
 from mmi_eval.tasks.coco_caption import COCOCaption

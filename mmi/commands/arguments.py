@@ -69,7 +69,9 @@ class Arguments(argparse.ArgumentParser):
         Raises:
             UsageError: On an unknown option, a stray word or a missing value.
         """
-        options, rest = self.parse_known_args(list(argv))
+        own, settings = self._apart(argv)
+        options, rest = self.parse_known_args(own)
+        rest = settings + rest
         overrides: list[Override] = []
         while rest:
             word = rest.pop(0)
@@ -84,6 +86,25 @@ class Arguments(argparse.ArgumentParser):
                 value = rest.pop(0)
             overrides.append(parse_override(name[2:], value))
         return CommandLine(options, tuple(overrides))
+
+    def _apart(self, argv: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return the command's own words and those of settings.
+
+        The library takes a word with a space in it, such as ``--data.train.x={format: mmc4}``, for a place.
+        """
+        own: list[str] = []
+        settings: list[str] = []
+        words = list(argv)
+        while words:
+            word = words.pop(0)
+            name, equals, _ = word.partition("=")
+            if not word.startswith("--") or name in self._option_names() or not self._is_setting(name[2:]):
+                own.append(word)
+                continue
+            settings.append(word)
+            if not equals and words and not words[0].startswith("--"):
+                settings.append(words.pop(0))
+        return own, settings
 
     def _is_setting(self, name: str) -> bool:
         return self.takes_configs and ("." in name or name in (*CONFIG_ROOTS, PATHS))

@@ -1,4 +1,4 @@
-"""``mmi bench``: how fast, how small and how exact the operator is on this machine."""
+"""``mmi bench``: how fast, how small and how exact the operator is on this machine; how fast batches are made."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 _HELP = """\
 usage: mmi bench COMMAND [options]        mmi bench COMMAND --help explains one command
 
-  ops  time the operator in all its forms: times, peak memory, errors, ratios to grid-sample
-       mmi bench ops --shapes llm,unet --out runs/bench_ops"""
+  ops   time the operator in all its forms: times, peak memory, errors, ratios to grid-sample
+        mmi bench ops --shapes llm,unet --out runs/bench_ops
+  data  time the making of training batches, and decoding their pictures alone
+        mmi bench data --workers 0,2"""
 _OPS = """\
 Time the operator's backends and other ways to write it on the shapes of the released models, forward and backward.
 Methods take turns in one process; times are CPU seconds over all threads, or GPU time between events. Prints tables and
@@ -43,8 +45,10 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 
 def run(command: str, argv: Sequence[str]) -> int:
-    """Dispatch to ``ops``."""
-    commands: dict[str, Callable[[Sequence[str]], int]] = {"ops": bench_ops}
+    """Dispatch to ``ops`` or ``data``."""
+    from mmi.commands.bench_data import bench_data
+
+    commands: dict[str, Callable[[Sequence[str]], int]] = {"ops": bench_ops, "data": bench_data}
     if not argv or argv[0] in ("-h", "--help"):
         print(_HELP)
         return DONE

@@ -1,12 +1,15 @@
-"""``mmi data``: make the micro-world, and look at what the network is given."""
+"""``mmi data``: make the micro-world, prepare and check what others made, look at what the network is given."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from mmi.commands.arguments import Arguments
+from mmi.commands.data_caption import caption
+from mmi.commands.data_check import check
+from mmi.commands.data_prepare import prepare_data
+from mmi.commands.item_bar import item_bar
+from mmi.commands.preview import preview
 from mmi.commands.stats import stats
 from mmi.commands.world_networks import (
     add_encoder_options,
@@ -23,10 +26,16 @@ usage: mmi data COMMAND [options]        mmi data COMMAND --help explains one co
 
   microworld  draw scenes with captions, questions and stories; teach an encoder and judges on it
               mmi data microworld --out data/microworld --size 1500
-  preview     show what a batch of a config holds: rows, pictures, what is learned
-              mmi data preview --config configs/demo.yaml --out preview.png
-  stats       count what a world holds: families, question types, tags; a page with sample pictures
-              mmi data stats data/microworld"""
+  prepare     a raw release to verified shards, after its data card; goes on where it was stopped
+              mmi data prepare mmc4 --from raw/mmc4 --images raw/images --out data/mmc4 --workers 8
+  check       records, pictures, duplicates, overlap with evaluation sets; exit code 1 if something is wrong
+              mmi data check data/mmc4 --against data/coco/val2014
+  stats       lengths, pictures, fill, drops and shares of a config; families and tags of a micro-world; a page
+              mmi data stats --config configs/demo.yaml --out stats.html
+  preview     a page of packed rows: tokens, borders, pictures, labels, what each token may see
+              mmi data preview --config configs/demo.yaml --out preview.html
+  caption     caption pictures with BLIP or BLIP-2, kept by picture and model
+              mmi data caption --images photos --model blip-folder --out photos/captions.jsonl"""
 _WORLD = """\
 Draw a small world in the layouts of the official data sets: stories (MMC4), pairs (tars), captions (COCO), questions
 (VQA v2) and others, and a tokenizer. The same arguments give the same bytes; a world that is there is left alone.
@@ -38,18 +47,17 @@ _WORLD_EXAMPLE = """\
 mmi data microworld --out data/microworld
 mmi data microworld --out data/lab --preset lab --workers 8
 mmi data microworld --out data/microworld --encoder --judges --config configs/demo.yaml"""
-_PREVIEW = """\
-Read the first batch of a config as training would and show it: each document with its pictures, the text that is
-learned, and how full the rows are."""
-_PREVIEW_EXAMPLE = "mmi data preview --config configs/demo.yaml --out preview.png"
 
 
 def run(command: str, argv: Sequence[str]) -> int:
-    """Dispatch to ``microworld``, ``preview`` or ``stats``."""
+    """Dispatch to the command named."""
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "microworld": make_microworld,
-        "preview": preview,
+        "prepare": prepare_data,
+        "check": check,
         "stats": stats,
+        "preview": preview,
+        "caption": caption,
     }
     if not argv or argv[0] in ("-h", "--help"):
         print(_HELP)
@@ -89,7 +97,7 @@ def make_microworld(argv: Sequence[str]) -> int:
     options.size = preset.size if options.size is None else options.size
     options.image_size = preset.image_size if options.image_size is None else options.image_size
     encoder_config = check_network_options(line)
-    with _bar("drawing the world") as progress:
+    with item_bar("drawing the world") as progress:
         summary = write_world(
             options.out,
             size=options.size,
@@ -107,46 +115,3 @@ def make_microworld(argv: Sequence[str]) -> int:
     if options.judges is not None:
         make_judges(options)
     return DONE
-
-
-def preview(argv: Sequence[str]) -> int:
-    """Print and draw the first batch of a config."""
-    parser = Arguments("data preview", _PREVIEW, _PREVIEW_EXAMPLE, takes_configs=True)
-    parser.add_argument("--out", metavar="FILE", help="also draw it as a picture")
-    parser.add_argument("--documents", type=int, default=8, metavar="N", help="most documents shown (8)")
-    line = parser.read(argv)
-    from mmi.commands.settings import check_settings, settings_from_command_line, wrong_input
-
-    settings = check_settings(settings_from_command_line(line), "fit")
-    from mmi.commands.preview import describe_batch, draw_batch
-    from mmi.data.datamodule import InterleavedDataModule
-
-    with wrong_input():
-        data = InterleavedDataModule(**settings.data)
-        data.check_network(settings.network)
-        data.setup("fit")
-    batch = next(iter(data.train_dataloader()))
-    print(describe_batch(batch, data.tokenizer, line.options.documents))
-    print(data.skips.summary())
-    if line.options.out:
-        out = Path(line.options.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        draw_batch(batch, data.tokenizer, line.options.documents).save(out)
-        print(f"look at {out}")
-    return DONE
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar on stderr while the block runs."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bars:
-        task = bars.add_task(title, total=None, visible=False)
-
-        def tell(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total, visible=True)
-
-        yield tell

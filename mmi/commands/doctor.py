@@ -156,7 +156,8 @@ def check_config(tree: Mapping[str, Any]) -> Iterator[Finding]:
     """Look for the tokenizer, every data source and every weights entry of a config."""
     from mmi.commands.settings import section
     from mmi.config_tree import from_tree
-    from mmi.data.sources import SourceConfig, open_source
+    from mmi.data.row_streams import open_for_reading
+    from mmi.data.sources import SourceConfig
     from mmi.tokens import Tokenizer
 
     data = section(tree, "data")
@@ -170,8 +171,8 @@ def check_config(tree: Mapping[str, Any]) -> Iterator[Finding]:
         for name, source in section({f"data.{table}": data.get(table)}, f"data.{table}").items():
             key = f"data.{table}.{name}"
             try:
-                opened = open_source(name, from_tree(SourceConfig, source, key), 0, where=key)
-                yield Finding(key, "ok", f"{len(opened):,} documents")
+                opened = open_for_reading(name, from_tree(SourceConfig, source, key), 0, where=key)
+                yield Finding(key, "ok", opened.told)
             except ConfigError:
                 raise
             except (OSError, ValueError) as error:

@@ -25,8 +25,9 @@ from mmi.commands.settings import Settings
 from mmi.config import ConfigError
 from mmi.data.datamodule import InterleavedDataModule
 from mmi.data.document import Document
+from mmi.data.row_streams import open_for_reading
 from mmi.data.skips import SkipError
-from mmi.data.sources import SourceConfig, open_source
+from mmi.data.sources import SourceConfig
 from mmi.inference import Generator
 from mmi.models.mm_interleaved import MMInterleaved
 from mmi.tokens import Tokenizer
@@ -161,7 +162,10 @@ def _panel_documents(settings: Settings) -> Iterator[Document]:
     table = "val" if settings.data["val"] else "train"
     configs: dict[str, SourceConfig] = settings.data[table]
     seed = settings.data["seed"]
-    sources = [open_source(name, config, seed, where=f"data.{table}.{name}") for name, config in configs.items()]
+    # Of a streamed source the first shard is enough.
+    sources = [
+        open_for_reading(name, config, seed, where=f"data.{table}.{name}").sample for name, config in configs.items()
+    ]
     for index in range(max(map(len, sources), default=0)):
         for source in sources:
             if index < len(source):

@@ -7,13 +7,14 @@ grey become RGB. A picture that is truncated, not a picture, larger than ``MAX_P
 from __future__ import annotations
 
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 from mmi.data.document import ImageItem
@@ -21,6 +22,9 @@ from mmi.data.document import ImageItem
 Crop = Literal["center", "resize"]
 MAX_PIXELS = 89_478_485
 """Largest picture that is decoded (256 MiB in RGB); more is taken for a decompression bomb."""
+
+
+_ORIENTATION = 0x0112  # EXIF tag
 
 
 class ImageError(ValueError):
@@ -33,13 +37,37 @@ def open_rgb(item: ImageItem) -> Image.Image:
     Raises:
         ImageError: If it can't be read, is truncated, or is too large; names the file.
     """
+    image = decode(item).image
+    # A plain picture, without the file it came from.
+    return image.copy() if isinstance(image, ImageFile.ImageFile) else image
+
+
+@dataclass(frozen=True)
+class DecodedPicture:
+    """A picture in RGB.
+
+    Args:
+        image: The picture.
+        conversions: What was unusual about its file and has been seen to, as short phrases that can be counted.
+    """
+
+    image: Image.Image
+    conversions: tuple[str, ...] = ()
+
+
+def decode(item: ImageItem) -> DecodedPicture:
+    """Decode a picture completely and say what was unusual about it.
+
+    Raises:
+        ImageError: If it can't be read, is truncated, or is too large; names the file.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with item.open() as stream, Image.open(stream, formats=_formats()) as image:
                 _check_size(image, item.uri)
                 image.load()
-                return to_rgb(image)
+                return DecodedPicture(to_rgb(image), _conversions(image, item.uri))
     except ImageError:
         raise
     except FileNotFoundError:
@@ -66,8 +94,47 @@ def _check_size(image: Image.Image, uri: str) -> None:
         raise ImageError(f"picture {uri} has {width}x{height} pixels, more than {MAX_PIXELS}; make it smaller.")
 
 
+_USUAL_MODES = ("RGB", "L")
+_FORMAT_OF_SUFFIX = {
+    "jpg": ("JPEG", "MPO"),
+    "jpeg": ("JPEG", "MPO"),
+    "png": ("PNG",),
+    "webp": ("WEBP",),
+    "gif": ("GIF",),
+    "bmp": ("BMP",),
+    "tif": ("TIFF",),
+    "tiff": ("TIFF",),
+}
+
+
+def _conversions(image: Image.Image, uri: str) -> tuple[str, ...]:
+    """Say what ``to_rgb`` has to do for a file, and whether its name is wrong about its format."""
+    found = []
+    if image.mode not in _USUAL_MODES:
+        found.append(f"picture converted from mode {image.mode}")
+    if "transparency" in image.info and image.mode in (*_USUAL_MODES, "P"):
+        found.append("picture with a transparent colour laid over white")
+    try:
+        if _orientation(image) != 1:
+            found.append("picture turned as its EXIF data say")
+    except Exception:  # broken EXIF is left alone by to_rgb too
+        found.append("picture with broken EXIF data")
+    expected = _FORMAT_OF_SUFFIX.get(uri.rpartition(".")[2].lower())
+    if expected is not None and image.format not in expected:
+        found.append("picture whose name has another format's ending")
+    return tuple(found)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation; 1 is upright."""
+    # Formats but JPEG may name it elsewhere, which only getexif knows.
+    if image.format == "JPEG" and "exif" not in image.info and "xmp" not in image.info:
+        return 1
+    return int(image.getexif().get(_ORIENTATION, 1)) or 1
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Apply the EXIF rotation and convert any mode to RGB, transparent parts over white.
+    """Apply the EXIF rotation and convert any mode to RGB, transparent parts over white; what is RGB stays as it is.
 
     Example:
         >>> to_rgb(Image.new("LA", (1, 1), (0, 0))).getpixel((0, 0))
@@ -75,10 +142,11 @@ def to_rgb(image: Image.Image) -> Image.Image:
         >>> to_rgb(Image.fromarray(np.full((1, 1), 65535, dtype=np.uint16))).getpixel((0, 0))
         (255, 255, 255)
     """
-    try:
-        image = ImageOps.exif_transpose(image)
-    except Exception:  # broken EXIF is common and no reason to lose the picture
-        image = image.copy()
+    # Broken EXIF is common and no reason to lose the picture.
+    with suppress(Exception):
+        image = ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.float64)
         # Mode "I" is 32-bit but holds 16-bit data unless the values say otherwise.
@@ -142,15 +210,48 @@ class ImageViews:
         Raises:
             ImageError: If the picture can't be used; names the file.
         """
-        image = open_rgb(item)
-        long, short = max(image.size), min(image.size)
+        image = torch.empty(3, self.image_size, self.image_size, dtype=torch.uint8)
+        target = None
+        if self.target_size is not None:
+            target = torch.empty(3, self.target_size, self.target_size, dtype=torch.uint8)
+        self.write(item, image, target)
+        return image, target
+
+    def write(self, item: ImageItem, image: Tensor, target: Tensor | None) -> tuple[str, ...]:
+        """Decode a picture once and write both views where they belong, without a copy in between.
+
+        Args:
+            item: The picture.
+            image: uint8[3, image_size, image_size] to fill.
+            target: uint8[3, target_size, target_size] to fill, or None where nothing is drawn.
+
+        Returns:
+            What was unusual about the file.
+
+        Raises:
+            ImageError: If the picture can't be used; names the file.
+        """
+        decoded = decode(item)
+        picture = decoded.image
+        long, short = max(picture.size), min(picture.size)
         largest = max(self.image_size, self.target_size or 0)
         if self.crop == "center" and long * largest**2 > MAX_PIXELS * short:
-            raise ImageError(f"picture {item.uri} is {image.width}x{image.height}, too long and thin to cut a square.")
-        view = self._view(image, self.image_size)
-        if self.target_size is None:
-            return view, None
-        return view, view if self.target_size == self.image_size else self._view(image, self.target_size)
+            raise ImageError(
+                f"picture {item.uri} is {picture.width}x{picture.height}, too long and thin to cut a square."
+            )
+        _fill(image, self._view(picture, self.image_size))
+        if target is not None and self.target_size is not None:
+            if self.target_size == self.image_size:
+                target.copy_(image)
+            else:
+                _fill(target, self._view(picture, self.target_size))
+        return decoded.conversions
 
-    def _view(self, image: Image.Image, size: int) -> Tensor:
-        return to_pixels(center_crop(image, size) if self.crop == "center" else square_resize(image, size))
+    def _view(self, image: Image.Image, size: int) -> Image.Image:
+        return center_crop(image, size) if self.crop == "center" else square_resize(image, size)
+
+
+def _fill(out: Tensor, image: Image.Image) -> None:
+    # A channel at a time: turning (height, width, 3) around in memory takes three times as long.
+    for channel, name in zip(out.numpy(), "RGB", strict=True):
+        channel[:] = np.frombuffer(image.tobytes("raw", name), np.uint8).reshape(channel.shape)

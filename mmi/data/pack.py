@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, Protocol
 
 from mmi.data.encode import EncodedDocument, split_document
@@ -26,6 +27,16 @@ class Piece:
 
     document: EncodedDocument
     place: Place
+
+    @cached_property
+    def n_tokens(self) -> int:
+        """Tokens in it."""
+        return len(self.document)
+
+    @cached_property
+    def n_images(self) -> int:
+        """Pictures in it."""
+        return self.document.n_images
 
 
 class Packer(Protocol):
@@ -82,19 +93,24 @@ class BestFitPacker:
         while True:
             while len(self.pending) < self.buffer and (piece := next(stream, None)) is not None:
                 self.pending.append(piece)
-            fits = [
-                i
-                for i, piece in enumerate(self.pending)
-                if len(piece.document) <= tokens and piece.document.n_images <= images
-            ]
-            if not fits:
+            choice = self._choice(tokens, images, longest=bool(row))
+            if choice is None:
                 break
-            choice = fits[0] if not row else max(fits, key=lambda i: (len(self.pending[i].document), -i))
             piece = self.pending.pop(choice)
             row.append(piece)
-            tokens -= len(piece.document)
-            images -= piece.document.n_images
+            tokens -= piece.n_tokens
+            images -= piece.n_images
         return sorted(row, key=lambda piece: piece.place) or None
+
+    def _choice(self, tokens: int, images: int, *, longest: bool) -> int | None:
+        """Return which waiting piece fits: the longest, of equals the one that came first, or simply the first."""
+        best, most = None, 0
+        for i, piece in enumerate(self.pending):
+            if most < piece.n_tokens <= tokens and piece.n_images <= images:
+                if not longest:
+                    return i
+                best, most = i, piece.n_tokens
+        return best
 
 
 @dataclass

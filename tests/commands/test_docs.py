@@ -16,6 +16,7 @@ FILES = [
     *sorted(ROOT.glob("*.md")),
     ROOT / "evaluation" / "README.md",
     *sorted((ROOT / "ops").rglob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "Makefile",
     *sorted((ROOT / "configs").rglob("*.yaml")),
     *sorted((ROOT / "mmi" / "commands").glob("*.py")),
@@ -23,9 +24,9 @@ FILES = [
     *sorted((ROOT / "experiments").rglob("*.yaml")),
 ]
 SUBCOMMANDS = {
-    "data": (("microworld",), ("preview",)),
+    "data": (("microworld",), ("prepare",), ("check",), ("stats",), ("preview",), ("caption",)),
     "checkpoint": (("convert",), ("export",), ("verify",), ("migrate",)),
-    "bench": (("ops",),),
+    "bench": (("ops",), ("data",)),
 }
 # Made by commands, not packaged.
 OWN_CONFIGS = re.compile(r"runs/|FILE|experiments/")

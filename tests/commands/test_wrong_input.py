@@ -117,6 +117,45 @@ WRONG = {
     "truncated picture": (["generate", "--run", "r", "--image", "cut.png"], "cut.png", "damaged or truncated"),
     "wrong number": (["generate", "--run", "r", "--text", "a", "--steps", "x"], "--steps", "invalid int value"),
     "no such data command": (["data", "microwrld"], 'unknown command "data microwrld"', "mean microworld?"),
+    "prepare of nothing": (["data", "prepare"], "no data set named", "--list"),
+    "prepare of an unknown set": (["data", "prepare", "mmc5"], 'no data card "mmc5"', "did you mean mmc4"),
+    "prepare without input": (["data", "prepare", "own", "--out", "o"], "--from is missing", "give the raw release"),
+    "prepare of an address": (
+        ["data", "prepare", "own", "--from", "https://x.org/a.zip", "--out", "o"],
+        "--from is the address",
+        "fetch the release yourself",
+    ),
+    "prepare of an absent folder": (["data", "prepare", "own", "--from", "nowhere", "--out", "o"], "nowhere", "check"),
+    "prepare into a used folder": (
+        ["data", "prepare", "own", "--from", "data/smoke-world/pairs/train", "--out", "data"],
+        "data holds files",
+        "empty or new folder",
+    ),
+    "prepare without workers": (
+        ["data", "prepare", "own", "--from", "data", "--out", "o", "--workers", "0"],
+        "--workers is 0",
+        "at least 1",
+    ),
+    "check of nothing": (["data", "check"], "either a folder or file", "--config FILE"),
+    "check of an absent folder": (["data", "check", "nowhere"], "nowhere does not exist", "--config"),
+    "check of an unknown layout": (["data", "check", "malformed.yaml"], "no layout that is known", "in a config"),
+    "check against no pictures": (
+        ["data", "check", "data/smoke-world/pairs/train", "--against", "runs-of-nobody"],
+        "runs-of-nobody is no folder",
+        "folder of pictures",
+    ),
+    "check of a split without a card": (["data", "check", "data", "--split", "val"], "--split", "--card"),
+    "check of an unknown split": (
+        ["data", "check", "data", "--card", "visdial", "--split", "test"],
+        "--split is test",
+        '"val"',
+    ),
+    "check with a wide threshold": (["data", "check", "data", "--threshold", "40"], "--threshold is 40", "0 to 16"),
+    "stats of nothing": (["data", "stats"], "either the folder of a micro-world", "--config"),
+    "stats of no rows": (["data", "stats", *SMOKE, "--rows", "0"], "--rows is 0", "at least 1"),
+    "settings without a config": (["data", "stats", "data", "--data.seed=1"], "--data.seed", "no --config"),
+    "preview of another kind of file": (["data", "preview", *SMOKE, "--out", "x.doc"], "x.doc", ".html"),
+    "captions without a model": (["data", "caption", "--images", "data"], "--model", "--help"),
     "world of odd size": (["data", "microworld", "--out", "w", "--image-size", "33"], "33", "16"),
     "folder in use": (["data", "microworld", "--out", "."], "no micro-world", "choose an empty or new folder"),
     "no such benchmark": (["bench", "train"], 'unknown command "bench train"', "ops"),
@@ -178,10 +217,10 @@ def test_ctrl_c_exits_130(monkeypatch, capsys):
 
 # Commands that are several: each of theirs has its own help.
 _GROUPS = {
-    "data": ("microworld", "preview"),
+    "data": ("microworld", "prepare", "check", "stats", "preview", "caption"),
     "checkpoint": ("convert", "export", "verify", "migrate"),
     "assets": ("list", "verify", "download"),
-    "bench": ("ops",),
+    "bench": ("ops", "data"),
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from mmi.data.microworld.write import write_world
 from mmi_eval.formats.coco_captions import CaptionedImage, write_coco_captions
 from mmi_eval.formats.mmc4 import MMC4Document, MMC4Image, write_mmc4
 from mmi_eval.formats.pair_tars import TarPair, write_pair_tar
@@ -64,4 +65,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
             images.append(MMC4Image(f"{i}-{k}.png", k % 3, 0.3))
         documents.append(MMC4Document(tuple(f"Sentence {w} of {i}." for w in WORDS[:3]), tuple(images)))
     write_mmc4(folder / "mmc4.jsonl", documents)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def microworld(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A micro-world of 12 training stories, pairs, questions and so on, in every layout; tests only read it."""
+    folder = tmp_path_factory.mktemp("microworld") / "world"
+    write_world(folder, size=12)
     return folder

@@ -140,3 +140,29 @@ def test_skips_are_counted_once_written_as_lines_and_summed_up(tmp_path: Path) -
         log.add([SkipRecord("web", f"d{i}", "weak", whole=False)])
     assert len((tmp_path / "run" / "skipped.jsonl").read_text().splitlines()) == 103
     assert log.parts["web", "weak"] == 300
+
+
+def test_pixels_of_workers_are_copied_out_before_their_memory_is_used_again(tmp_path: Path) -> None:
+    """Batches of different sizes, more than the workers have turns of memory, are kept and compared at the end."""
+    from mmi.data.loader import BatchLoader
+
+    counts = [(7 * i) % 5 + i % 2 for i in range(40)]
+    files = [tmp_path / f"{i}.png" for i in range(20)]
+    for i, file in enumerate(files):
+        file.write_bytes(image_item(i).open().read())
+    rows = [
+        Row(tuple(encode(ImageItem(partial(open, files[(3 * i + k) % 20], "rb"), "p"), "a") for k in range(count)))
+        for i, count in enumerate(counts)
+    ]
+    collator = Collator(S, N, ImageViews(8, 12))
+
+    def batches(workers: int) -> list:
+        loader = BatchLoader(lambda: iter([BatchPlan((row,)) for row in rows]), collator, workers, SkipLog())
+        return [batch for _ in range(2) for batch in loader]
+
+    alone, helped = batches(0), batches(2)
+    assert len(alone) == len(helped) == 80
+    for one, other in zip(alone, helped, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.target_images, other.target_images)
+        assert torch.equal(one.text_ids, other.text_ids)

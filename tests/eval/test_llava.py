@@ -18,9 +18,9 @@ conversations = st.builds(Conversation, texts, st.lists(texts, max_size=3).map(t
 
 
 @settings(deadline=None, max_examples=60)
-@given(written=st.lists(conversations, max_size=4))
-def test_written_conversations_are_read_back_equal(tmp_path_factory, written):
-    path = tmp_path_factory.mktemp("llava") / "train.json"
+@given(written=st.lists(conversations, max_size=4), ending=st.sampled_from(["json", "jsonl", "jsonl.gz", "jsonl.zip"]))
+def test_written_conversations_are_read_back_equal(tmp_path_factory, written, ending):
+    path = tmp_path_factory.mktemp("llava") / f"train.{ending}"
     assert write_conversations(path, iter(written)) == len(written)
     assert read_conversations(path) == written
 

@@ -1,4 +1,4 @@
-"""Conversations about pictures in the LLaVA layout: a JSON list of ``id``, ``image``, ``conversations``.
+"""Conversations about pictures in the LLaVA layout: JSON list or lines of ``id``, ``image``, ``conversations``.
 
 ``image`` is a file name, a list of them where a conversation shows several pictures (LLaVA-NeXT-Interleave), or absent
 in a conversation of text alone. ``conversations`` are turns ``{"from": "human" | "gpt", "value": text}``; each
@@ -13,9 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .errors import FormatError, as_object, field, load_json, text_list, write_json
+from .errors import FormatError, as_object, dump_json, field, load_json, parse_json, text_list, write_json
+from .random_access import IndexedLines
+from .shards import write_lines
 
 IMAGE_MARK = "<image>"
+LINE_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zip")
 Speaker = Literal["human", "gpt"]
 _SPEAKERS: dict[str, Speaker] = {"human": "human", "gpt": "gpt"}
 
@@ -55,12 +58,8 @@ def read_conversations(path: str | Path) -> list[Conversation]:
         FileNotFoundError: If the file is not there.
         FormatError: If the file or a record is malformed.
     """
-    content = load_json(path, "a LLaVA conversation file")
-    if not isinstance(content, list):
-        raise FormatError(f"{path} is not a list of conversations; expected the LLaVA layout.")
     conversations: list[Conversation] = []
-    for number, value in enumerate(content):
-        where = f"{path}, entry {number}"
+    for value, where in _rows(path):
         row = as_object(value, where)
         name = str(field(row, "id", (str, int), where))
         turns = tuple(
@@ -69,6 +68,20 @@ def read_conversations(path: str | Path) -> list[Conversation]:
         )
         conversations.append(Conversation(name, _images(row.get("image"), where), turns))
     return conversations
+
+
+def _rows(path: str | Path) -> Iterable[tuple[object, str]]:
+    """Yield each entry and where it stands."""
+    if str(path).endswith(LINE_SUFFIXES):
+        lines = IndexedLines(path)
+        for number in range(len(lines)):
+            yield parse_json(lines[number], lines.where(number)), lines.where(number)
+        return
+    content = load_json(path, "a LLaVA conversation file")
+    if not isinstance(content, list):
+        raise FormatError(f"{path} is not a list of conversations; expected the LLaVA layout.")
+    for number, value in enumerate(content):
+        yield value, f"{path}, entry {number}"
 
 
 def _images(value: object, where: str) -> tuple[str, ...]:
@@ -88,6 +101,8 @@ def _read_turn(value: object, where: str) -> Turn:
 def write_conversations(path: str | Path, conversations: Iterable[Conversation]) -> int:
     """Write conversations and return how many; one picture is written as a name, several as a list."""
     rows = [_row(conversation) for conversation in conversations]
+    if str(path).endswith(LINE_SUFFIXES):
+        return write_lines(path, map(dump_json, rows))
     write_json(path, rows)
     return len(rows)
 

@@ -7,8 +7,9 @@ literals, never executed (SPEC 3.1).
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 
 from .errors import FormatError, as_object, dump_json, field, parse_json, path_inside, text_list
@@ -24,10 +25,12 @@ class LinePair:
     Args:
         image: Path below the picture folder.
         captions: At least one text.
+        metadata: What else the line says, such as scores, as plain types.
     """
 
     image: str
     captions: tuple[str, ...]
+    metadata: Mapping[str, object] = dataclass_field(default_factory=dict)
 
     @property
     def text(self) -> str:
@@ -88,7 +91,8 @@ def parse_pair(line: bytes | str, where: str) -> LinePair:
     captions = (caption,) if isinstance(caption, str) else text_list(caption, f'{where}: "caption"')
     if not captions:
         raise FormatError(f'{where}: "caption" is an empty list; expected at least one text.')
-    return LinePair(image, captions)
+    metadata = {key: value for key, value in record.items() if key not in ("image", "caption")}
+    return LinePair(image, captions, metadata)
 
 
 def _parse(line: bytes | str, where: str) -> object:
@@ -109,7 +113,8 @@ def write_pair_lines(path: str | Path, pairs: Iterable[LinePair]) -> int:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
-        dump_json({"image": p.image, "caption": p.captions[0] if len(p.captions) == 1 else p.captions}) for p in pairs
+        dump_json({**p.metadata, "image": p.image, "caption": p.captions[0] if len(p.captions) == 1 else p.captions})
+        for p in pairs
     ]
     path.write_bytes("".join(f"{line}\n" for line in lines).encode())
     return len(lines)

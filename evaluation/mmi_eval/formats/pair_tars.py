@@ -21,6 +21,7 @@ from .random_access import FileRange
 from .shards import PathsLike, shard_files, shard_names
 
 IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+_MAX_TOGETHER = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -44,22 +45,68 @@ _Member = tuple[int, int]  # offset and size of the data
 
 
 class _TarIndex:
-    """Where each pair of one shard lies."""
+    """Where each pair of one shard lies.
 
-    def __init__(self, path: Path, name: str) -> None:
+    Args:
+        path: The shard.
+        name: Its name in the ids of pairs.
+        problems: Takes the name of every pair or shard that is damaged and what is wrong, in place of an error: what
+            can be read is kept. ``None`` raises.
+    """
+
+    def __init__(self, path: Path, name: str, problems: list[tuple[str, str]] | None) -> None:
         self.path, self.name = path, name
         self.bytes = FileRange(path)
         pairs: dict[str, dict[str, _Member]] = {}
+        damaged: dict[str, str] = {}
+        spoilt: set[str] = set()
         try:
             with tarfile.open(path, "r:") as archive:
                 for member in archive:
-                    self._add(pairs, member)
+                    try:
+                        self._add(pairs, member)
+                    except FormatError as error:
+                        if problems is None:
+                            raise
+                        key = self._key(member)
+                        damaged.setdefault(key, str(error))
+                        # Of what is there twice the first stays.
+                        spoilt |= {key} if self._suffix(member) not in pairs.get(key, ()) else set()
         except (tarfile.TarError, EOFError) as error:
-            raise FormatError(
+            whole = FormatError(
                 f"{path} is not a complete, uncompressed tar file ({error}); fetch or decompress it again."
-            ) from None
+            )
+            if problems is None or not pairs:
+                raise whole from None
+            # A member that is cut off has been told of already.
+            damaged = damaged or {"": str(whole)}
+        for key in spoilt:
+            pairs.pop(key, None)
+        if problems is not None:
+            problems.extend((f"{name}/{key}".rstrip("/"), told) for key, told in damaged.items())
         self.keys = list(pairs)
         self.members = list(pairs.values())
+
+    def read_together(self, suffixes: Sequence[str], row: int) -> dict[str, bytes]:
+        """Return members of a pair by suffix, in one read where they lie close to each other."""
+        places = {suffix: self.members[row][suffix] for suffix in suffixes}
+        if not places:
+            return {}
+        first = min(start for start, _ in places.values())
+        length = max(start + size for start, size in places.values()) - first
+        if length > _MAX_TOGETHER:
+            return {suffix: self.bytes.read(*place) for suffix, place in places.items()}
+        data = self.bytes.read(first, length)
+        return {suffix: data[start - first : start - first + size] for suffix, (start, size) in places.items()}
+
+    @staticmethod
+    def _key(member: tarfile.TarInfo) -> str:
+        name = PurePosixPath(member.name)
+        return str(name.with_name(name.name.partition(".")[0] or name.name)) if name.name else member.name
+
+    @staticmethod
+    def _suffix(member: tarfile.TarInfo) -> str:
+        return PurePosixPath(member.name).name.partition(".")[2].lower()
 
     def _add(self, pairs: dict[str, dict[str, _Member]], member: tarfile.TarInfo) -> None:
         if member.isdir():
@@ -70,13 +117,13 @@ class _TarIndex:
             raise FormatError(f"{where} is a link or special file; expected plain files. Pack the shard again.")
         if member.name.startswith("/") or ".." in name.parts or "\\" in member.name:
             raise FormatError(f"{where} has a name that leads out of the archive; pack the shard again.")
-        stem, _, suffix = name.name.partition(".")
+        suffix = self._suffix(member)
         if member.offset_data + member.size > self.bytes.size:
             raise FormatError(f"{where} is cut off; fetch the shard again.")
-        parts = pairs.setdefault(str(name.with_name(stem or name.name)), {})
-        if suffix.lower() in parts:
+        parts = pairs.setdefault(self._key(member), {})
+        if suffix in parts:
             raise FormatError(f"{where} is there twice; pack the shard again with unique keys.")
-        parts[suffix.lower()] = (member.offset_data, member.size)
+        parts[suffix] = (member.offset_data, member.size)
 
 
 class PairTars(Sequence[TarPair]):
@@ -84,16 +131,21 @@ class PairTars(Sequence[TarPair]):
 
     Args:
         paths: Shard, folder of shards, name with ``{00000..00010}`` or ``*``, or a list of these.
+        strict: False leaves out pairs that are cut off, there twice, links, or named out of the archive; ``problems``
+            names them.
 
     Raises:
         FileNotFoundError: If there is no shard.
-        FormatError: If a shard is cut off, compressed, or holds links or names that lead out of it.
+        FormatError: If a shard is no tar file or compressed; with ``strict`` also if it is cut off, or holds members
+            there twice, links, or names that lead out of it.
     """
 
-    def __init__(self, paths: PathsLike) -> None:
+    def __init__(self, paths: PathsLike, *, strict: bool = True) -> None:
         files = shard_files(paths, (".tar",))
         names = shard_names(files, lambda file: file.stem)
-        self._shards = [_TarIndex(file, name) for file, name in zip(files, names, strict=True)]
+        self.problems: list[tuple[str, str]] = []
+        problems = None if strict else self.problems
+        self._shards = [_TarIndex(file, name, problems) for file, name in zip(files, names, strict=True)]
         self._ends = list(accumulate(len(shard.keys) for shard in self._shards))
 
     def __len__(self) -> int:
@@ -109,13 +161,12 @@ class PairTars(Sequence[TarPair]):
         where = self._where(shard, row)
         members = shard.members[row]
         metadata: Mapping[str, object] = {}
-        if "json" in members:
-            metadata = errors.as_object(
-                errors.parse_json(shard.bytes.read(*members["json"]), f"{where}.json"), f"{where}.json"
-            )
-        if "txt" in members:
+        read = shard.read_together([suffix for suffix in ("json", "txt") if suffix in members], row)
+        if "json" in read:
+            metadata = errors.as_object(errors.parse_json(read["json"], f"{where}.json"), f"{where}.json")
+        if "txt" in read:
             try:
-                caption = shard.bytes.read(*members["txt"]).decode("utf-8")
+                caption = read["txt"].decode("utf-8")
             except UnicodeDecodeError as error:
                 raise FormatError(f"{where}.txt is not UTF-8 (byte {error.start}); pack the shard again.") from None
         elif "caption" in metadata:
@@ -128,6 +179,10 @@ class PairTars(Sequence[TarPair]):
         """Return ``shard/key``, unique and stable."""
         shard, row = self._locate(index)
         return f"{shard.name}/{shard.keys[row]}"
+
+    def shard_path(self, index: int) -> Path:
+        """Return the tar a pair lies in."""
+        return self._locate(index)[0].path
 
     def image_range(self, index: int) -> FileRange:
         """Return where the encoded picture of a pair lies; small enough to send to another process.

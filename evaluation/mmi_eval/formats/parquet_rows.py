@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from .errors import FormatError, existing_file
 
-ColumnType = Literal["text", "texts"]
-"""A text, or a list of texts and gaps."""
+ColumnType = Literal["text", "texts", "number"]
+"""A text, a list of texts and gaps, or a floating-point number."""
 
 
 class ParquetRows(Sequence[Mapping[str, Any]]):
@@ -84,6 +84,36 @@ class ParquetRows(Sequence[Mapping[str, Any]]):
             raise FormatError(f"{self.path} is damaged ({_first(error)}); fetch it again.") from None
 
 
+def read_keyed_columns(path: str | Path, key: str, wanted: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return some columns of a small parquet file by the text in its key column, such as scores of a shard's pairs.
+
+    Args:
+        path: The file.
+        key: Column of unique texts.
+        wanted: Columns to read, in any case; those the file has not are left out.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        FormatError: If pyarrow is not installed, the file is damaged, the key column is absent, or a key repeats.
+    """
+    path = existing_file(path, "a parquet file")
+    parquet = _pyarrow("pyarrow.parquet", path)
+    lowered = {name.lower() for name in wanted}
+    try:
+        names = parquet.ParquetFile(path).schema_arrow.names
+        if key not in names:
+            raise FormatError(f'{path} has no column "{key}"; its columns are: {", ".join(names)}.')
+        rows = parquet.read_table(path, columns=[n for n in names if n == key or n.lower() in lowered]).to_pylist()
+    except FormatError:
+        raise
+    except (ValueError, OSError) as error:
+        raise FormatError(f"{path} is not a readable parquet file ({_first(error)}); fetch it again.") from None
+    keyed = {str(row.pop(key)): row for row in rows}
+    if len(keyed) < len(rows):
+        raise FormatError(f'{path}: the column "{key}" has {len(rows) - len(keyed)} repeated keys; write it again.')
+    return keyed
+
+
 def write_parquet_rows(
     path: str | Path, rows: Iterable[Mapping[str, Any]], columns: Mapping[str, ColumnType], *, per_group: int = 1000
 ) -> int:
@@ -100,7 +130,7 @@ def write_parquet_rows(
     """
     path = Path(path)
     arrow, parquet = _pyarrow("pyarrow", path), _pyarrow("pyarrow.parquet", path)
-    types = {"text": arrow.string(), "texts": arrow.list_(arrow.string())}
+    types = {"text": arrow.string(), "texts": arrow.list_(arrow.string()), "number": arrow.float64()}
     schema = arrow.schema([(name, types[kind]) for name, kind in columns.items()])
     table = arrow.Table.from_pylist([dict(row) for row in rows], schema=schema)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,9 @@ class Section:
     body: Markup
 
 
-def render_page(title: str, lead: Sequence[Content], sections: Sequence[Section], footer: str) -> str:
+def render_page(
+    title: str, lead: Sequence[Content], sections: Sequence[Section], footer: str, *, style: str = ""
+) -> str:
     """Return a whole HTML document.
 
     Args:
@@ -36,6 +38,7 @@ def render_page(title: str, lead: Sequence[Content], sections: Sequence[Section]
         lead: Paragraphs before the list of contents.
         sections: In reading order.
         footer: The last line: what wrote the page.
+        style: Rules of this page alone, written by us; nothing of the data may be in them.
     """
     links = [element("li", {}, element("a", {"href": f"#{s.anchor}"}, s.title)) for s in sections]
     body = fragment(
@@ -56,7 +59,7 @@ def render_page(title: str, lead: Sequence[Content], sections: Sequence[Section]
         element("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
         element("meta", {"name": "color-scheme", "content": "light dark"}),
         element("title", {}, title),
-        element("style", {}, Markup(STYLE)),
+        element("style", {}, Markup(STYLE + style)),
     )
     document = element("html", {"lang": "en"}, element("head", {}, head), element("body", {}, body))
     return f"<!doctype html>\n{document.text}\n"

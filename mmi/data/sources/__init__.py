@@ -1,22 +1,56 @@
-"""Sources of documents, one file per layout; ``open_source`` knows them all."""
+"""Sources of documents, one file per kind of record; ``open_source`` knows them all."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
 from mmi.data.skips import NO_FILE, SkipError
-from mmi.data.sources.coco_captions import CocoCaptionSource
+from mmi.data.sources.ade20k import Ade20kSource
+from mmi.data.sources.captions import CaptionSource
 from mmi.data.sources.config import Format, Source, SourceConfig
 from mmi.data.sources.conversations import ConversationSource
+from mmi.data.sources.grounding import GroundingSource
 from mmi.data.sources.mmc4 import MMC4Source
+from mmi.data.sources.obelics import ObelicsSource
 from mmi.data.sources.pairs import PairLineSource, PairTarSource
+from mmi.data.sources.places import is_url, local_files
+from mmi.data.sources.questions import QuestionSource
+from mmi.data.sources.stories import StorySource
 
-__all__ = ["SOURCES", "Source", "SourceConfig", "open_source"]
+__all__ = ["SOURCES", "Source", "SourceConfig", "fetched", "open_source"]
 
-SOURCES: dict[Format, type[CocoCaptionSource | ConversationSource | MMC4Source | PairLineSource | PairTarSource]] = {
+SOURCES: Mapping[Format, Callable[[str, SourceConfig, int], Source]] = {
     "mmc4": MMC4Source,
+    "obelics": ObelicsSource,
     "pair_tars": PairTarSource,
     "pair_jsonl": PairLineSource,
-    "coco_captions": CocoCaptionSource,
+    "folder": CaptionSource,
+    "coco_captions": CaptionSource,
+    "karpathy": CaptionSource,
+    "flickr30k": CaptionSource,
+    "nocaps": CaptionSource,
+    "textcaps": CaptionSource,
+    "paragraphs": CaptionSource,
+    "narratives": CaptionSource,
     "conversations": ConversationSource,
+    "vqa": QuestionSource,
+    "textvqa": QuestionSource,
+    "vizwiz": QuestionSource,
+    "gqa": QuestionSource,
+    "chartqa": QuestionSource,
+    "docvqa": QuestionSource,
+    "infovqa": QuestionSource,
+    "estvqa": QuestionSource,
+    "stvqa": QuestionSource,
+    "ocrvqa": QuestionSource,
+    "dvqa": QuestionSource,
+    "refcoco": GroundingSource,
+    "grounding_rows": GroundingSource,
+    "ade20k": Ade20kSource,
+    "vist": StorySource,
+    "pororo": StorySource,
+    "flintstones": StorySource,
 }
 _N_TRIED = 20
 
@@ -33,9 +67,10 @@ def open_source(name: str, config: SourceConfig, seed: int, *, where: str) -> So
     Raises:
         FileNotFoundError: If the path does not exist, or none of the first pictures does.
         FormatError: If a file is not what its format says.
+        ConfigError: If the format needs a setting that is not there.
         ValueError: If the source holds no records.
     """
-    source = SOURCES[config.format](name, config, seed)
+    source = SOURCES[config.format](name, fetched(config, where), seed)
     if len(source) == 0:
         raise ValueError(f"{where}.path holds no records; check {', '.join(config.paths)}.")
     n_tried = min(_N_TRIED, len(source))
@@ -51,3 +86,25 @@ def open_source(name: str, config: SourceConfig, seed: int, *, where: str) -> So
             f"set {where}.images to their folder."
         )
     return source
+
+
+def fetched(config: SourceConfig, where: str) -> SourceConfig:
+    """Return a configuration whose files are on this machine, copies of those that were at addresses.
+
+    Args:
+        config: Paths and rules.
+        where: Key of the source in the configuration, for messages.
+
+    Raises:
+        FileNotFoundError: If there is nothing at an address.
+        ConfigError: If fsspec can't read such addresses, or one names a folder.
+    """
+    if not any(is_url(place) for place in (*config.paths, *config.opt_out_lists, config.annotations or "")):
+        return config
+    annotations = None if config.annotations is None else local_files([config.annotations], f"{where}.annotations")[0]
+    return replace(
+        config,
+        path=local_files(config.paths, f"{where}.path"),
+        opt_out=local_files(config.opt_out_lists, f"{where}.opt_out") or None,
+        annotations=annotations,
+    )

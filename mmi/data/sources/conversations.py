@@ -7,20 +7,19 @@ wording.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 
 from mmi.data.document import Document, ImageItem, TextItem
-from mmi.data.pack import RowCut
-from mmi.data.skips import NO_FILE, SkipError
-from mmi.data.sources.coco_captions import PictureFolders
+from mmi.data.skips import SkipError, SkipRecord
 from mmi.data.sources.config import SourceConfig
+from mmi.data.sources.format_rules import CONVERSATION_TEMPLATE
+from mmi.data.sources.pictures import PictureStore, found, picture_stores
+from mmi.data.sources.records import DocumentNames, RecordSource, as_paths
+from mmi.data.sources.wording import Wording
 from mmi_eval.formats.llava import IMAGE_MARK, Conversation, Turn, read_conversations
 
 
-class ConversationSource:
+class ConversationSource(RecordSource[tuple[PictureStore, Conversation]]):
     """One document per conversation.
 
     Args:
@@ -29,57 +28,43 @@ class ConversationSource:
         seed: Unused: a conversation is the same in every epoch.
     """
 
-    row_cut: RowCut = "sample"
-    pairs = False
-
     def __init__(self, name: str, config: SourceConfig, seed: int) -> None:
-        self.name = name
-        self._config = config
-        self._asked, _, self._after_answer = config.turn_template.partition("{answer}")
-        self._records: list[tuple[str, PictureFolders, Conversation]] = []
-        seen: Counter[str] = Counter()
-        for path in config.paths:
-            folders = PictureFolders(Path(path), config.image_folder, Path(path).stem)
-            for record in read_conversations(path):
-                document = record.id if len(config.paths) == 1 else f"{folders.name}/{record.id}"
-                seen[document] += 1
-                # The official mixtures repeat ids.
-                document += f"#{seen[document]}" if seen[document] > 1 else ""
-                self._records.append((document, folders, record))
+        names, stores = DocumentNames(config.paths), picture_stores(config.images, as_paths(config.paths))
+        # The official mixtures repeat ids.
+        records = [
+            (names.name(file, record.id), (store, record))
+            for file, (path, store) in enumerate(zip(config.paths, stores, strict=True))
+            for record in read_conversations(path)
+        ]
+        super().__init__(name, config, seed, records)
+        wording = config.wording or Wording(CONVERSATION_TEMPLATE)
+        self._asked, self._after_answer = wording.asked, wording.after_answer
 
-    def __len__(self) -> int:
-        return min(len(self._records), self._config.limit or len(self._records))
+        # They are used as they are and told of once; the official loader drops them silently.
+        alone = sum(not record.images for _, (_, record) in records)
+        told = SkipRecord(name, "all", "conversation without a picture, used as text", whole=False, count=alone)
+        self.problems = [told] if alone else []
 
-    def __getitem__(self, index: int) -> Document:
-        return self.document(index, epoch=0)
-
-    def document(self, index: int, epoch: int) -> Document:
+    def _document(self, document_id: str, record: tuple[PictureStore, Conversation], epoch: int) -> Document:
         """Return a conversation.
 
         Raises:
             SkipError: If a picture has no file, marks and pictures differ in number, an answer shows a picture, or
                 nothing is answered.
         """
-        name, folders, record = self._records[index]
-        if record.n_marks != len(record.images):
-            detail = f"{record.n_marks} {IMAGE_MARK} marks but {len(record.images)} pictures"
-            raise SkipError(name, "marks and pictures differ", detail)
-        if any(turn.speaker == "gpt" and IMAGE_MARK in turn.text for turn in record.turns):
-            raise SkipError(name, "picture in an answer", f"a turn from gpt holds {IMAGE_MARK}")
-        images = self._images(name, folders, record)
-        items = [item for turn in record.turns for item in self._turn(turn, images)]
+        store, said = record
+        if said.n_marks != len(said.images):
+            detail = f"{said.n_marks} {IMAGE_MARK} marks but {len(said.images)} pictures"
+            raise SkipError(document_id, "marks and pictures differ", detail)
+        if any(turn.speaker == "gpt" and IMAGE_MARK in turn.text for turn in said.turns):
+            raise SkipError(document_id, "picture in an answer", f"a turn from gpt holds {IMAGE_MARK}")
+        self._refuse_opted_out(document_id, said.id, *said.images)
+        learned = self._config.images_learned
+        images = iter([found(store, document_id, image).item(loss=learned) for image in said.images])
+        items = [item for turn in said.turns for item in self._turn(turn, images)]
         if not any(isinstance(item, TextItem) and item.loss for item in items):
-            raise SkipError(name, "nothing is answered", "no turn from gpt with text")
-        return Document(name, self.name, tuple(items))
-
-    def _images(self, name: str, folders: PictureFolders, record: Conversation) -> Iterator[ImageItem]:
-        items = []
-        for image in record.images:
-            path = folders.find(image)
-            if path is None:
-                raise SkipError(name, NO_FILE, f"{image} is not in {folders.told}")
-            items.append(ImageItem(partial(open, path, "rb"), str(path), loss=self._config.images_learned))
-        return iter(items)
+            raise SkipError(document_id, "nothing is answered", "no turn from gpt with text")
+        return Document(document_id, self.name, tuple(items))
 
     def _turn(self, turn: Turn, images: Iterator[ImageItem]) -> Iterator[ImageItem | TextItem]:
         text = turn.text.strip()

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from mmi.data.document import Document, ImageItem, TextItem
 from mmi.data.draws import draws
+from mmi.data.filters import OPTED_OUT, PictureRules
+from mmi.data.filters_opt_out import OptOutList
 from mmi.data.pack import RowCut
-from mmi.data.skips import NO_FILE, SkipError
+from mmi.data.skips import BROKEN, SkipError
 from mmi.data.sources.config import SourceConfig
+from mmi.data.sources.pictures import ExactFolder, Picture, PictureStore, picture_stores
 from mmi_eval.formats.errors import FormatError
-from mmi_eval.formats.mmc4 import MMC4Document, MMC4Image, MMC4Shards
+from mmi_eval.formats.mmc4 import MMC4Document, MMC4Shards
 
 
 class MMC4Source:
     """Documents of MMC4 shards.
 
-    Pictures that match too weakly or have no file are left out; of more than ``max_images`` a random choice is kept;
-    each goes before or after its sentence at random. Nothing else changes the text.
+    Pictures that match too weakly, are on an opt-out list or have no file are left out; of more than ``max_images`` a
+    random choice is kept; each goes before or after its sentence at random. Nothing else changes the text.
 
     Args:
         name: Name in the mixture.
@@ -33,7 +35,10 @@ class MMC4Source:
         self.name = name
         self._config = config
         self._seed = seed
-        self._shards = MMC4Shards(config.paths, config.image_folder or _folder_beside(Path(config.paths[0])))
+        self._shards = MMC4Shards(config.paths)
+        self._store = web_pictures(config)
+        self._rules = PictureRules(config.min_similarity, config.max_images, config.drop_single_image_probability)
+        self._opt_out = OptOutList.load(config.opt_out_lists)
 
     def __len__(self) -> int:
         return min(len(self._shards), self._config.limit or len(self._shards))
@@ -45,62 +50,59 @@ class MMC4Source:
         """Return a document as the rules of SPEC 3.2 make it in this epoch.
 
         Raises:
-            SkipError: If the record is broken, no picture is left, or the one that is left is dropped by chance.
+            SkipError: If the record is broken or opted out, no picture is left, or the one that is left is dropped by
+                chance.
         """
-        config = self._config
         name = self._shards.name(index)
         try:
             record = self._shards[index]
         except FormatError as error:
-            raise SkipError(name, "broken record", str(error)) from None
-        left_out: dict[str, int] = {}
-        similar = [i for i, image in enumerate(record.images) if image.matched_sim >= config.min_similarity]
-        found = [i for i in similar if self._exists(record.images[i])]
+            raise SkipError(name, BROKEN, str(error)) from None
+        if entry := self._opt_out.match(name, url=record.url):
+            raise SkipError(name, OPTED_OUT, entry)
         random = draws(self._seed, epoch, self.name, name)
-        chosen = sorted(sorted(found, key=lambda _: random.random())[: config.max_images])
-        for reason, n in (
-            (f"picture less similar to its sentence than {config.min_similarity:g}", len(record.images) - len(similar)),
-            (NO_FILE, len(similar) - len(found)),
-            (f"picture beyond the first {config.max_images} drawn at random", len(found) - len(chosen)),
-        ):
-            if n:
-                left_out[reason] = n
-        if not chosen:
-            raise SkipError(name, "no picture left", _told(left_out, str(self._shards.images)))
-        if len(chosen) == 1 and random.random() < config.drop_single_image_probability:
-            raise SkipError(name, f"single picture, dropped with p={config.drop_single_image_probability:g}")
-        first = {i: random.random() < config.image_first_probability for i in chosen}
-        return Document(name, self.name, self._items(record, first), {"left_out": left_out} if left_out else {})
+        pictures: dict[int, Picture] = {}
 
-    def _exists(self, image: MMC4Image) -> bool:
-        try:
-            return self._shards.image_path(image).is_file()
-        except (FormatError, OSError):
-            return False
+        def exists(i: int) -> bool:
+            picture = self._store.find(record.images[i].image_name)
+            if picture is not None:
+                pictures[i] = picture
+            return picture is not None
 
-    def _items(self, record: MMC4Document, first: dict[int, bool]) -> tuple[TextItem | ImageItem, ...]:
+        kept = self._rules.choose(
+            name,
+            [image.matched_sim for image in record.images],
+            random,
+            exists=exists,
+            opted_out=lambda i: bool(self._opt_out.match(record.images[i].image_name, url=record.images[i].raw_url)),
+            place=self._store.told,
+        )
+        first = {i: random.random() < self._config.image_first for i in kept.indices}
+        metadata = {"left_out": kept.left_out} if kept.left_out else {}
+        return Document(name, self.name, self._items(record, pictures, first), metadata)
+
+    def _items(
+        self, record: MMC4Document, pictures: dict[int, Picture], first: dict[int, bool]
+    ) -> tuple[TextItem | ImageItem, ...]:
         """Place pictures around their sentences; ``first`` says for each kept one whether it precedes."""
+        learned = self._config.images_learned
         items: list[TextItem | ImageItem] = []
         for number, sentence in enumerate(record.sentences):
             own = [i for i in first if record.images[i].matched_text_index == number]
-            items.extend(self._picture(record.images[i]) for i in own if first[i])
-            text = sentence.lower() if self._config.lowercase else sentence
+            items.extend(pictures[i].item(loss=learned) for i in own if first[i])
+            text = sentence.lower() if self._config.lowercases else sentence
             if text.strip():
-                items.append(TextItem(text))
-            items.extend(self._picture(record.images[i]) for i in own if not first[i])
+                items.append(TextItem(text, loss=self._config.text_learned))
+            items.extend(pictures[i].item(loss=learned) for i in own if not first[i])
         return tuple(items)
 
-    def _picture(self, image: MMC4Image) -> ImageItem:
-        path = self._shards.image_path(image)
-        return ImageItem(partial(open, path, "rb"), str(path), loss=self._config.images_learned)
 
-
-def _folder_beside(path: Path) -> Path:
-    """Return ``images`` beside the shards, or their own folder where there is none."""
+def web_pictures(config: SourceConfig) -> PictureStore:
+    """Return where the pictures of web documents lie: ``images`` as set, or beside the shards, or among them."""
+    if config.images is not None and config.image_folder is None:
+        return picture_stores(config.images, [Path()])[0]
+    if config.image_folder is not None:
+        return ExactFolder(config.image_folder)
+    path = Path(config.paths[0])
     folder = path if path.is_dir() else path.parent
-    return folder / "images" if (folder / "images").is_dir() else folder
-
-
-def _told(left_out: dict[str, int], folder: str) -> str:
-    told = "; ".join(f"{n} x {reason}" for reason, n in left_out.items()) or "the record has none"
-    return f"{told} (pictures in {folder})"
+    return ExactFolder(folder / "images" if (folder / "images").is_dir() else folder)
