@@ -297,19 +297,20 @@ def split_document(
 
     A cut goes through text, or between pictures, never through one. Where the limit falls into a picture the cut moves
     back behind the picture before it, if the part stays at least half full, so that the next part keeps the text its
-    first picture is drawn from (D22).
+    first picture is drawn from (D22). A cut that would part ``</s>`` from the text it closes moves back behind the
+    ``</s>`` before it, under the same condition, or else by one token, so that no part begins by ending.
     """
     parts: list[EncodedDocument] = []
     start = 0
     while start < len(document):
         room = max_length - (1 if start else 0)
-        stop = _cut_before(document, start, start + room, max_images)
+        stop = _cut_before(document, start, start + room, max_images, special)
         parts.append(document.part(start, stop, special, reopen=True))
         start = stop
     return parts
 
 
-def _cut_before(document: EncodedDocument, start: int, limit: int, max_images: int) -> int:
+def _cut_before(document: EncodedDocument, start: int, limit: int, max_images: int, special: SpecialTokens) -> int:
     ahead = [i for i, place in enumerate(document.image_starts) if place >= start]
     if len(ahead) > max_images:
         limit = min(limit, document.image_starts[ahead[max_images]])
@@ -320,5 +321,10 @@ def _cut_before(document: EncodedDocument, start: int, limit: int, max_images: i
         ends = [end for end in document.image_ends if start < end <= stop]
         if ends and ends[-1] - start >= (stop - start) // 2:
             stop = ends[-1]
+    elif document.ids[stop] == special.eos:
+        closed = [start + int(i) + 1 for i in np.flatnonzero(document.ids[start:stop] == special.eos)]
+        kept = closed[-1] if closed and closed[-1] - start >= (stop - start) // 2 else stop - 1
+        # Right behind a picture the cut stays: moved back it would take the picture from the text before it.
+        stop = kept if kept > start and document.outside_image(kept) == kept else stop
     assert stop > start, "a row must hold at least one picture"
     return stop

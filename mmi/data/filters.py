@@ -80,7 +80,8 @@ class PictureRules:
         left_out = {reason: n for reason, n in steps if n}
         if not chosen:
             told = "; ".join(f"{n} x {reason}" for reason, n in left_out.items()) or "the record has none"
-            raise SkipError(document_id, NO_PICTURE_LEFT, f"{told} (pictures in {place})")
+            reason = NO_FILE if allowed else NO_PICTURE_LEFT  # files that are missing are damage, the rest are rules
+            raise SkipError(document_id, reason, f"{told} (pictures in {place})")
         if len(chosen) == 1 and random.random() < self.drop_single_image_probability:
             raise SkipError(document_id, f"single picture, dropped with p={self.drop_single_image_probability:g}")
         return KeptPictures(tuple(chosen), left_out)

@@ -184,6 +184,19 @@ def test_a_split_keeps_a_picture_with_the_text_before_it() -> None:
     assert [text(part.ids) for part in parts] == ["BaSII", "BabcSIIE"]
 
 
+@pytest.mark.parametrize(
+    ("max_length", "parts"),
+    [(8, ["BSIIabc", "BdEefE"]), (9, ["BSIIabcdE", "BefE"]), (11, ["BSIIabcdE", "BefE"])],
+    ids=["before the end of an answer", "behind it", "before the end of the next"],
+)
+def test_no_part_begins_with_the_end_of_an_answer(max_length: int, parts: list[str]) -> None:
+    items = (image_item(), TextItem("abcd", closes=True), TextItem("ef"))
+    whole = encode_document(Document("d", "s", items), TOKENIZER, EncodingRules(2))
+    assert text(whole.ids) == "BSIIabcdEefE"
+    found = split_document(whole, S, max_length=max_length, max_images=9)
+    assert [text(part.ids) for part in found] == parts
+
+
 def test_text_that_lost_its_picture_is_not_learned_under_rule_2() -> None:
     kept, lost = (encode("a", 0, "bcdef", rule_2=rule_2).part(6, 11, S) for rule_2 in (False, True))
     assert text(kept.labels) == "cdefE"

@@ -138,7 +138,7 @@ FAULTS = {
     ("lines", "broken record"): {f"lines/{i}" for i in (4, 5, 6, 7, 9)},
     ("lines", "picture without a file"): {"lines/8"},
     ("lines", "empty caption"): {"lines/10"},
-    ("web", "no picture left"): {"0/5"},
+    ("web", "picture without a file"): {"0/5"},
     ("web", "broken shard"): {"1.jsonl.zip"},
 }
 
