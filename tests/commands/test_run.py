@@ -147,7 +147,10 @@ def test_predict_names_what_it_left_out_and_removes_files_of_other_ranks(trained
     stale.write_text("{}")
     assert main(["predict", "--run", "runs/smoke", "--data.val.stories.images=some"]) == 0
     assert not stale.exists()
-    assert (trained / "runs/smoke/skipped.jsonl").read_text().count('"source": "stories"') == 1
+    lines = map(json.loads, (trained / "runs/smoke/skipped.jsonl").read_text().splitlines())
+    assert [line["reason"] for line in lines if line["source"] == "stories" and not line["used"]] == [
+        "picture without a file"
+    ]
 
 
 def test_predict_writes_a_line_for_every_document(trained, capsys):
