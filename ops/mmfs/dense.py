@@ -97,9 +97,9 @@ class DenseImageAttention(nn.Module):
             float[B, Q, d_out].
 
         Raises:
-            ValueError: If ``view`` was numbered for a larger index table.
+            ValueError: If ``view`` is one of other queries or was numbered for a larger index table.
         """
-        check_view(view, self.max_images)
+        check_view(view, self.max_images, query)
         n_rows, n_queries, _ = query.shape
         pairs = visible_pairs(view.image_table, view.relative_index, block_overhead=4)
         queries = self.query_proj(query).flatten(0, 1).index_select(0, pairs.query)

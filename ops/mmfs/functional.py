@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from mmfs.backends import choose_backend
@@ -34,7 +35,7 @@ def deformable_sampling(
         float[B, Q, H * D] in the dtype of ``value``, heads one after the other.
 
     Raises:
-        ValueError: If shapes do not fit together, or the backend is unknown or cannot run here.
+        ValueError: If shapes do not fit together, a level is empty, or the backend is unknown or cannot run here.
     """
     n_batch, n_positions, n_heads, _ = _axes("value", value, "B, S, H, D")
     check_positions("value", n_positions, spatial_shapes)
@@ -101,8 +102,10 @@ def mmfs_attention(
         float[B, Q, H * D] in the dtype of ``value``.
 
     Raises:
-        ValueError: If shapes do not fit together, ``offset_scale`` requires a gradient, or the backend is unknown or
-            cannot run here.
+        ValueError: If shapes do not fit together, a level is empty, indices are not integers, ``offset_scale`` requires
+            a gradient, or the backend is unknown or cannot run here.
+        IndexError: On a CPU, if ``relative_index`` or ``image_table`` names what does not exist. A GPU does not look:
+            that would wait for the device.
     """
     _, n_positions, n_heads, d_head = _axes("value", value, "M, S, H, D")
     check_positions("value", n_positions, spatial_shapes)
@@ -110,6 +113,9 @@ def mmfs_attention(
     n_levels, n_points = len(spatial_shapes), _axes("offsets_query", offsets_query, "B, Q, H, P, 2")[3]
     n_indices = _axes("offsets_index", offsets_index, "R, H, P, 2")[0]
     _expect("image_table", image_table, (n_rows, n_slots))
+    for name, indices in (("image_table", image_table), ("relative_index", relative_index)):
+        if indices.dtype not in (torch.int64, torch.int32):  # uint8 would be taken for a mask
+            raise ValueError(f"{name} is {indices.dtype}; expected torch.int64.")
     _expect("offsets_query", offsets_query, (n_rows, n_queries, n_heads, n_points, 2))
     _expect("offsets_index", offsets_index, (n_indices, n_heads, n_points, 2))
     _expect("logits_query", logits_query, (n_rows, n_queries, n_heads, n_levels, n_points))

@@ -85,6 +85,8 @@ class MMFS(nn.Module):
         for projection in (self.value_proj, self.output_proj):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
+        if self.null_value is not None:
+            nn.init.zeros_(self.null_value)
 
     def project(self, pyramid: Tensor, spatial_shapes: Sequence[tuple[int, int]]) -> PyramidValues:
         """Project the (normalised) features of packed images, once for all calls that look at them.
@@ -176,7 +178,8 @@ class MMFS(nn.Module):
         base_size: float,
         level_sizes: Sequence[float] | None,
     ) -> _Prediction:
-        check_view(view, self.max_images)
+        check_view(view, self.max_images, query)
+        check_levels(spatial_shapes, self.n_levels)
         offset_shape = (self.n_heads, self.n_points, 2)
         logit_shape = (self.n_heads, self.n_levels, self.n_points)
         offsets, logits = self._of_query(query)
@@ -257,16 +260,26 @@ def head_width(d_inner: int, n_heads: int) -> int:
 
 def check_pyramid(pyramid: Tensor, spatial_shapes: Sequence[tuple[int, int]], n_levels: int | None) -> None:
     """Raise ``ValueError`` unless ``pyramid`` holds the positions of ``n_levels`` levels."""
-    if n_levels is not None and len(spatial_shapes) != n_levels:
-        raise ValueError(
-            f"spatial_shapes={list(spatial_shapes)} names {len(spatial_shapes)} levels; built for {n_levels}."
-        )
+    if n_levels is not None:
+        check_levels(spatial_shapes, n_levels)
     if pyramid.ndim != 3:
         raise ValueError(f"pyramid has shape {tuple(pyramid.shape)}; expected (images, positions, d_value).")
     check_positions("pyramid", pyramid.shape[1], spatial_shapes)
 
 
-def check_view(view: ImageView, max_images: int) -> None:
-    """Raise ``ValueError`` if the index table has fewer rows than the images were numbered for."""
+def check_levels(spatial_shapes: Sequence[tuple[int, int]], n_levels: int) -> None:
+    """Raise ``ValueError`` unless there are ``n_levels`` levels."""
+    if len(spatial_shapes) != n_levels:
+        raise ValueError(
+            f"spatial_shapes={list(spatial_shapes)} names {len(spatial_shapes)} levels; built for {n_levels}."
+        )
+
+
+def check_view(view: ImageView, max_images: int, query: Tensor) -> None:
+    """Raise ``ValueError`` if the view is one of other queries or was numbered for more rows than the index table's."""
+    n_rows, n_queries, _ = view.relative_index.shape
+    if query.shape[:-1] != (n_rows, n_queries):
+        held = f"query holds {query.shape[0]} rows of {query.shape[1]}"
+        raise ValueError(f"{held}, but the view was made for {n_rows} rows of {n_queries}.")
     if view.max_images > max_images:
         raise ValueError(f"the view was numbered for {view.max_images} images, but this layer has {max_images} rows.")

@@ -19,7 +19,7 @@ class PyramidValues:
         spatial_shapes: ``(height, width)`` of every level, in the order of the positions.
 
     Raises:
-        ValueError: If the shapes do not describe ``S`` positions.
+        ValueError: If the shapes do not describe ``S`` positions or a level is empty.
     """
 
     value: Tensor
@@ -55,7 +55,9 @@ class PyramidValues:
 
 
 def check_positions(name: str, n_positions: int, spatial_shapes: Sequence[tuple[int, int]]) -> None:
-    """Raise ``ValueError`` unless the level sizes describe ``n_positions`` positions."""
+    """Raise ``ValueError`` unless the level sizes describe ``n_positions`` positions, some of them at every level."""
+    if any(h < 1 or w < 1 for h, w in spatial_shapes):
+        raise ValueError(f"spatial_shapes={list(spatial_shapes)} has an empty level; every level needs a cell.")
     expected = sum(h * w for h, w in spatial_shapes)
     if n_positions != expected:
         raise ValueError(

@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,7 @@ pytest.importorskip("numba")
 
 import mmfs
 from mmfs import cpu
+from mmfs.cpu import threads
 from mmfs.cpu.threads import run_items
 
 SHAPES = [(6, 5), (3, 2)]
@@ -109,6 +111,28 @@ def test_every_item_is_computed_once_and_errors_come_back() -> None:
     with pytest.raises(RuntimeError, match="no"):
         run_items(fail, 10)
     run_items(fail, 0)
+
+
+@pytest.mark.usefixtures("set_threads")
+def test_a_call_that_needs_more_threads_leaves_those_of_a_call_under_way_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The larger call comes from another thread, just before the smaller one hands out its work."""
+    torch.set_num_threads(8)
+    monkeypatch.setattr(threads, "_pool", threads._Pool())
+    others: list[threading.Thread] = []
+    submit = ThreadPoolExecutor.submit
+
+    def interrupted(executor: ThreadPoolExecutor, work: Callable[[], object]) -> object:
+        if not others:
+            others.append(threading.Thread(target=run_items, args=(lambda first, end: None, 8)))
+            others[0].start()
+            others[0].join(0.3)
+        return submit(executor, work)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    seen: list[int] = []
+    run_items(lambda first, end: seen.extend(range(first, end)), 2)
+    others[0].join()
+    assert sorted(seen) == [0, 1]
 
 
 def _in_child(arguments: list, expected: list[Tensor]) -> None:

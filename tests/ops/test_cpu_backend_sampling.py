@@ -107,9 +107,3 @@ def test_only_wanted_gradients_are_made_and_they_are_the_same() -> None:
         alone = cpu.sampling_backward(grad_output, value, shapes, locations, weights, wanted)
         assert torch.equal(alone[position], everything[position])
         assert [g is not None for g in alone] == list(wanted)
-
-
-def test_an_empty_level_is_named() -> None:
-    value, _, locations, weights = draw(shapes=[(2, 2), (0, 3)])
-    with pytest.raises(ValueError, match="has an empty level"):
-        cpu.sampling_forward(value, [(2, 2), (0, 3)], locations, weights)

@@ -281,6 +281,21 @@ def test_autocast_trains_a_float32_layer() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
 
 
+def test_a_layer_made_without_memory_starts_like_any_other_once_its_parameters_are_reset() -> None:
+    """The way large networks are sharded: built on the meta device, then filled in."""
+    with torch.device("meta"):
+        layer = small_layer()
+    layer.to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(torch.nan)
+    for module in (*layer.children(), layer):
+        module.reset_parameters()  # pyright: ignore[reportCallIssue]
+    assert all(parameter.isfinite().all() for parameter in layer.parameters())
+    assert layer.null_value is not None
+    assert not layer.null_value.any()
+
+
 def test_wrong_sizes_are_refused_in_one_sentence() -> None:
     layer = make_layer()
     with pytest.raises(ValueError, match=r"pyramid holds 5 positions but spatial_shapes=.* describe 20\."):
@@ -291,5 +306,9 @@ def test_wrong_sizes_are_refused_in_one_sentence() -> None:
         MMFS(d_query=4, d_value=4, d_inner=10, d_out=4, n_heads=3, n_points=1, n_levels=1, max_images=2, offset_init=1)
     scene = Scene()
     values = layer.project(scene.pyramid, SHAPES)
+    with pytest.raises(ValueError, match="names 1 levels; built for 2"):
+        layer.sampling_points(scene.query, [(4, 4)], scene.view, scene.points, base_size=2)
+    with pytest.raises(ValueError, match=r"query holds 2 rows of 4, but the view was made for 2 rows of 5"):
+        layer(scene.query[:, :4], values, scene.view, scene.points[:4], base_size=2)
     with pytest.raises(ValueError, match="level_sizes has 3 entries"):
         layer(scene.query, values, scene.view, scene.points, base_size=2, level_sizes=(4, 2, 1))

@@ -341,6 +341,25 @@ def test_a_wrong_shape_names_the_argument_and_both_shapes(backend: str) -> None:
         replace(arguments, image_table=arguments.image_table[:, :2]).run(backend)
 
 
+@pytest.mark.parametrize("shapes", [[(-1, 4), (5, 4)], [(0, 4), (4, 4)]], ids=["negative", "empty"])
+def test_a_level_without_a_cell_is_refused(backend: str, shapes: list[tuple[int, int]]) -> None:
+    """A negative side can make up for another one in the number of positions, but not as an address."""
+    value, locations, weights = torch.zeros(1, 16, 1, 1), torch.zeros(1, 1, 1, 2, 1, 2), torch.zeros(1, 1, 1, 2, 1)
+    with pytest.raises(ValueError, match=r"spatial_shapes=.* has an empty level; every level needs a cell"):
+        deformable_sampling(value, shapes, locations, weights, backend=backend)
+
+
+@pytest.mark.parametrize("name", ["image_table", "relative_index"])
+def test_indices_that_are_not_integers_of_32_or_64_bits_are_refused(backend: str, name: str) -> None:
+    """PyTorch takes uint8 indices for a mask."""
+    arguments = draw()
+    narrow = replace(arguments, **{name: getattr(arguments, name).int()})
+    torch.testing.assert_close(narrow.run(backend), arguments.run(backend), rtol=0, atol=0)
+    for dtype in (torch.uint8, torch.float32):
+        with pytest.raises(ValueError, match=rf"{name} is {dtype}; expected torch.int64"):
+            replace(arguments, **{name: getattr(arguments, name).to(dtype)}).run(backend)
+
+
 def test_an_offset_scale_that_wants_a_gradient_is_refused(backend: str) -> None:
     arguments = draw()
     arguments.offset_scale.requires_grad_()

@@ -51,16 +51,11 @@ def describe_working(
     """Describe the levels.
 
     Args:
-        spatial_shapes: ``(height, width)`` of every level.
+        spatial_shapes: ``(height, width)`` of every level; none is empty.
         units: float[L, 2], one offset as a fraction of the map's width and height.
         dtype: Working precision.
         predictions: Any [B, Q, H, L, P].
-
-    Raises:
-        ValueError: If a level is empty.
     """
-    if not all(height and width for height, width in spatial_shapes):
-        raise ValueError(f"spatial_shapes={list(spatial_shapes)} has an empty level; every level needs a cell.")
     numbers = np.float64 if dtype == torch.float64 else np.float32
     _, n_queries, n_heads, _, n_points = predictions.shape
     return describe_pyramid(spatial_shapes, units.detach().double().numpy(), numbers, n_points, n_heads, n_queries)

@@ -42,8 +42,8 @@ def attention_forward(
         of the sum of ``exp(logit)`` and the null slot; minus infinity where that is zero.
 
     Raises:
-        ValueError: If a table names an image or an index that does not exist, a level is empty, or the dtype of
-            ``value`` is none of the four floating point types.
+        ValueError: If a table names an image or an index that does not exist, or the dtype of ``value`` is none of the
+            four floating point types.
     """
     dtype = arguments.working_dtype(value, offsets_query, logits_query)
     ready = arguments.ready_values(value, dtype)
@@ -173,7 +173,7 @@ def sampling_forward(value: Tensor, spatial_shapes: Shapes, locations: Tensor, w
         float[B, Q, H, D] in the dtype of ``value``.
 
     Raises:
-        ValueError: If a level is empty or the dtype of ``value`` is none of the four floating point types.
+        ValueError: If the dtype of ``value`` is none of the four floating point types.
     """
     dtype = arguments.working_dtype(value, locations, weights)
     ready = arguments.ready_values(value, dtype)

@@ -10,7 +10,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
@@ -25,14 +25,15 @@ class _Pool:
         self.executor: ThreadPoolExecutor | None = None
         self.n_workers = 0
 
-    def workers(self, n_workers: int) -> ThreadPoolExecutor:
-        with self.lock:
+    def start(self, work: Callable[[], None], n_workers: int) -> list[Future[None]]:
+        """Let ``n_workers`` threads do the same work."""
+        with self.lock:  # until all is handed out: a call that needs more threads shuts the old ones down
             if self.executor is None or self.n_workers < n_workers:
                 if self.executor is not None:
                     self.executor.shutdown(wait=False)
                 self.executor = ThreadPoolExecutor(n_workers, thread_name_prefix="mmfs")
                 self.n_workers = n_workers
-            return self.executor
+            return [self.executor.submit(work) for _ in range(n_workers)]
 
 
 _pool = _Pool()
@@ -81,7 +82,7 @@ def run_items(kernel: Callable[[int, int], object], n_items: int) -> None:
                 return
             kernel(*run)
 
-    others = [_pool.workers(n_threads - 1).submit(work) for _ in range(n_threads - 1)]
+    others = _pool.start(work, n_threads - 1)
     try:
         work()
     finally:
