@@ -102,7 +102,7 @@ def mmfs_attention(
         float[B, Q, H * D] in the dtype of ``value``.
 
     Raises:
-        ValueError: If shapes do not fit together, a level is empty, indices are not integers, ``offset_scale`` requires
+        ValueError: If shapes do not fit together, a level is empty, indices are not int64, ``offset_scale`` requires
             a gradient, or the backend is unknown or cannot run here.
         IndexError: On a CPU, if ``relative_index`` or ``image_table`` names what does not exist. A GPU does not look:
             that would wait for the device.
@@ -114,7 +114,7 @@ def mmfs_attention(
     n_indices = _axes("offsets_index", offsets_index, "R, H, P, 2")[0]
     _expect("image_table", image_table, (n_rows, n_slots))
     for name, indices in (("image_table", image_table), ("relative_index", relative_index)):
-        if indices.dtype not in (torch.int64, torch.int32):  # uint8 would be taken for a mask
+        if indices.dtype != torch.int64:  # uint8 would be taken for a mask, int32 overflow in large tensors
             raise ValueError(f"{name} is {indices.dtype}; expected torch.int64.")
     _expect("offsets_query", offsets_query, (n_rows, n_queries, n_heads, n_points, 2))
     _expect("offsets_index", offsets_index, (n_indices, n_heads, n_points, 2))

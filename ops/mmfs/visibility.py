@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -43,8 +44,10 @@ class ImageView:
             max_images: Rows of the layers' index tables.
 
         Raises:
-            ValueError: If the shapes do not fit together or the table has no row for an image.
+            ValueError: If the shapes do not fit together, ``visible`` is not bool or the table has no row for an image.
         """
+        if visible.dtype != torch.bool:
+            raise ValueError(f"visible is {visible.dtype}; expected torch.bool, True where a query may look.")
         if visible.ndim != 3 or (visible.shape[0], visible.shape[2]) != tuple(image_table.shape):
             raise ValueError(
                 f"visible has shape {tuple(visible.shape)} and image_table {tuple(image_table.shape)}; "

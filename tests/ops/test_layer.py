@@ -81,6 +81,33 @@ def per_image_form(layer: MMFS, scene: Scene) -> Tensor:
     return layer.output_proj(output)
 
 
+def test_a_replaced_layer_is_called_however_many_queries_there_are() -> None:
+    class Doubled(torch.nn.Module):
+        def __init__(self, inner: torch.nn.Linear) -> None:
+            super().__init__()
+            self.inner, self.weight, self.bias = inner, inner.weight, inner.bias
+            self.out_features = inner.out_features
+
+        def forward(self, query: Tensor) -> Tensor:
+            return 2 * self.inner(query)
+
+    layer, scene = make_layer(), Scene()
+    layer.query_proj = Doubled(layer.query_proj)  # pyright: ignore[reportAttributeAccessIssue]
+    query = torch.randn(2, 60, 10, dtype=torch.float64)
+    values = layer.project(scene.pyramid, SHAPES)
+
+    def look(query: Tensor) -> Tensor:
+        view = ImageView.of(scene.table, scene.visible[:, -1:].expand(-1, query.shape[1], -1), 6)
+        return layer(query, values, view, scene.points[:1].expand(query.shape[1], 2), base_size=2)
+
+    torch.testing.assert_close(look(query), torch.cat([look(part) for part in query.split(10, dim=1)], dim=1))
+
+
+def test_visibility_is_true_or_false() -> None:
+    with pytest.raises(ValueError, match=r"visible is torch\.int64; expected torch\.bool"):
+        ImageView.of(torch.tensor([[0]]), torch.ones(1, 2, 1, dtype=torch.int64), 3)
+
+
 def test_many_queries_are_predicted_by_the_product_of_the_maps_and_few_one_map_after_the_other():
     """Beyond H * P * (2 + L) = 24 queries the two linear maps are multiplied first: same numbers, same gradients."""
     layer, scene = make_layer(), Scene()

@@ -350,12 +350,10 @@ def test_a_level_without_a_cell_is_refused(backend: str, shapes: list[tuple[int,
 
 
 @pytest.mark.parametrize("name", ["image_table", "relative_index"])
-def test_indices_that_are_not_integers_of_32_or_64_bits_are_refused(backend: str, name: str) -> None:
-    """PyTorch takes uint8 indices for a mask."""
+def test_indices_of_another_type_are_refused(backend: str, name: str) -> None:
+    """PyTorch takes uint8 indices for a mask, and int32 indices overflow when they are multiplied by large strides."""
     arguments = draw()
-    narrow = replace(arguments, **{name: getattr(arguments, name).int()})
-    torch.testing.assert_close(narrow.run(backend), arguments.run(backend), rtol=0, atol=0)
-    for dtype in (torch.uint8, torch.float32):
+    for dtype in (torch.uint8, torch.int32, torch.float32):
         with pytest.raises(ValueError, match=rf"{name} is {dtype}; expected torch.int64"):
             replace(arguments, **{name: getattr(arguments, name).to(dtype)}).run(backend)
 
