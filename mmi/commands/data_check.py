@@ -90,7 +90,8 @@ def _expected(options: Any) -> tuple[str, int] | None:
     card = find_card(options.card)
     if options.split not in card.counts:
         known = ", ".join(f'"{name}"' for name in card.counts) or "none"
-        raise UsageError(f"--split is {options.split}; the card {card.name} has counts of: {known}.")
+        told = "missing" if options.split is None else options.split
+        raise UsageError(f"--split is {told}; the card {card.name} has counts of: {known}.")
     mark = ", unverified" if "counts" in card.unverified else ""
     return f"{card.name}, {options.split}{mark}", card.counts[options.split]
 
@@ -202,6 +203,8 @@ def _print(report: dict[str, Any], threshold: int, out: str | None) -> None:
             f"{source['name']} ({source['format']}): {source['records']:,} records, {source['documents']:,} read, "
             f"{source['pictures']:,} pictures"
         )
+        if source["format"] == "pictures":
+            print("  note   no records of a known layout: only the pictures were checked")
         reasons = Counter(fault["reason"] for fault in source["faults"])
         for reason, count in reasons.most_common():
             print(f"  WRONG  {count:,} x {reason}")

@@ -106,7 +106,10 @@ def _prepare(card: DataCard, options: Any) -> int:
         print(json.dumps({**asdict(found), "out": str(found.out), "card": card.name}, indent=1))
         return DONE
     kept = f" ({found.kept} finished by an earlier run, hashes compared)" if found.kept else ""
-    print(f"{found.records:,} records and {found.images:,} pictures in {found.shards} shards{kept}: {out}")
+    if card.recipe == "files":
+        print(f"{found.shards:,} files found and hashed{kept}: {out}")
+    else:
+        print(f"{found.records:,} records and {found.images:,} pictures in {found.shards} shards{kept}: {out}")
     for reason, count in sorted(found.left_out.items(), key=lambda pair: -pair[1]):
         print(f"  left out: {count:,} x {reason}")
     if found.left_out:

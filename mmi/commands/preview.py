@@ -50,7 +50,7 @@ def preview(argv: Sequence[str]) -> int:
         raise UsageError(f"--rows is {options.rows}; expected at least 1.")
     from mmi.commands.settings import check_settings, settings_from_command_line, wrong_input
 
-    settings = check_settings(settings_from_command_line(line), "validate" if options.val else "fit")
+    settings = check_settings(settings_from_command_line(line), "validate")  # no number of steps is needed
     from mmi.data.datamodule import InterleavedDataModule
 
     with wrong_input():

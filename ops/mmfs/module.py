@@ -196,8 +196,8 @@ class MMFS(nn.Module):
         """Predict what depends on the query alone: float[B, Q, H * P * 2] offsets, float[B, Q, H * L * P] logits."""
         first, offsets, logits = self.query_proj, self.sampling_offsets, self.attention_weights
         n_offsets = offsets.out_features
-        # An exported program serves any number of queries, so it cannot choose by it. Replaced layers, such as ones with
-        # adapters, are called, because their weight alone does not say what they do.
+        # An exported program serves any number of queries, so it cannot choose by it. Replaced layers, such as those
+        # with adapters, are called, because their weight alone does not say what they do.
         plain = all(type(layer) is nn.Linear for layer in (first, offsets, logits))
         few = torch.compiler.is_exporting() or query.shape[:-1].numel() <= n_offsets + logits.out_features
         if few or not plain:

@@ -100,6 +100,23 @@ def test_prepared_shards_feed_a_config(world, tmp_path, capsys):
     assert "4 rows of 128 tokens" in capsys.readouterr().out
 
 
+def test_a_release_that_stays_is_told_in_files(world, tmp_path, capsys):
+    assert prepare("coco", "--from", world / "coco", "--out", tmp_path / "out") == 0
+    told = capsys.readouterr().out
+    assert "3 files found and hashed" in told
+    assert "records and" not in told
+
+
+def test_a_folder_without_known_records_says_so(world, capsys):
+    assert check(world) == 0
+    assert "no records of a known layout: only the pictures were checked" in capsys.readouterr().out
+
+
+def test_a_missing_split_lists_the_counts(damaged, capsys):
+    assert check(damaged / "captions.jsonl", "--card", "coco") == 2
+    assert '--split is missing; the card coco has counts of: "karpathy train' in capsys.readouterr().err
+
+
 def drawing(number: int) -> Image.Image:
     image = Image.new("RGB", (64, 64), (40 * number % 256, 90, 160))
     draw = ImageDraw.Draw(image)

@@ -174,6 +174,29 @@ def test_the_real_tar_has_no_faults():
     assert found.documents == found.records > 0
 
 
+@pytest.mark.parametrize("captions", ["beside", "captions.csv", "metadata.jsonl", None])
+def test_captions_of_a_plain_folder_are_checked_too(tmp_path, captions):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(encoded(scene(number)))
+    if captions == "beside":
+        (tmp_path / "0.txt").write_text("a drawing\n", encoding="utf-8")
+        (tmp_path / "1.txt").write_text("", encoding="utf-8")
+        (tmp_path / "2.txt").write_text("another\n", encoding="utf-8")
+    elif captions == "captions.csv":
+        (tmp_path / captions).write_text("file_name,caption\n0.png,one\n1.png,\n2.png,three\n", encoding="utf-8")
+    elif captions is not None:
+        rows = [{"file_name": f"{number}.png", "text": "" if number == 1 else "said"} for number in range(3)]
+        (tmp_path / captions).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    sources = guess_sources(tmp_path)
+    if captions is None:
+        assert not sources
+        return
+    assert [config.format for config in sources.values()] == ["folder"]
+    found = check_source("x", sources[tmp_path.name])
+    assert [(fault.id, fault.reason) for fault in found.faults] == [("1.png", "empty caption")]
+    assert found.records == 3
+
+
 def test_an_unknown_layout_is_one_sentence(tmp_path):
     (tmp_path / "a.json").write_text('{"a": 1}', encoding="utf-8")
     with pytest.raises(ConfigError, match="no layout that is known"):

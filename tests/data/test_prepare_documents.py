@@ -54,11 +54,15 @@ def test_documents_keep_every_field_and_pictures_go_into_tars(stories, tmp_path)
         assert documents(tmp_path / "out" / "shards" / f"{split}.jsonl.zip") == old
 
 
-@pytest.mark.parametrize("packed", [True, False], ids=["tars", "folder"])
-def test_the_source_reads_what_was_prepared(stories, tmp_path, packed):
+@pytest.mark.parametrize(
+    ("packed", "named"),
+    [(True, "images/*.tar"), (True, "images"), (False, "images")],
+    ids=["tars", "tars, by folder", "files"],
+)
+def test_the_source_reads_what_was_prepared(stories, tmp_path, packed, named):
     work = StoryWork(str(stories / "train.jsonl.zip"), str(stories / "images"), packed=packed)
     prepare(work, tmp_path / "out", name="mmc4")
-    images = f"{tmp_path}/out/images/*.tar" if packed else f"{tmp_path}/out/images"
+    images = f"{tmp_path}/out/{named}"
     rules = {"min_similarity": -1.0, "drop_single_image_probability": 0.0}
     prepared = SourceConfig("mmc4", f"{tmp_path}/out/shards", images, **rules)
     raw = SourceConfig("mmc4", str(stories / "train.jsonl.zip"), str(stories / "images"), **rules)

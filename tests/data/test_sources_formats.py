@@ -278,6 +278,12 @@ def test_wrong_addresses_are_refused_in_one_sentence(place: str, error: type, me
         ({"format": "obelics", "image_first_probability": 0.5}, "image_first_probability of source p is set, but obel"),
         ({"format": "vqa", "lowercase": True}, "lowercase of source p is set, but vqa has no use"),
         ({"format": "vqa", "learn_text": False}, "learn_text of source p is set, but vqa has no use"),
+        ({"format": "folder", "images": "x"}, "images of source p is set, but folder has no use"),
+        ({"format": "pair_tars", "images": "x"}, "images of source p is set, but pair_tars has no use"),
+        ({"format": "obelics", "min_similarity": 0.3}, "min_similarity of source p is set, but obelics has no use"),
+        ({"format": "folder", "max_images": 3}, "max_images of source p is set, but folder has no use"),
+        ({"format": "vist", "drop_single_image_probability": 0.0}, "drop_single_image_probability of source p is set"),
+        ({"format": "vqa", "min_caption_chars": 10}, "min_caption_chars of source p is set, but vqa has no use"),
         ({"format": "mmc4", "filters": {"min_width": 3}}, "asks for min_width, but mmc4 has no such columns"),
         (
             {"format": "vqa", "turn_template": "{question}"},

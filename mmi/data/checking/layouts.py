@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from mmi.config import ConfigError
 from mmi.data.sources.config import Format, SourceConfig
+from mmi_eval.formats.caption_folder import LISTS, PICTURES
 from mmi_eval.formats.errors import FormatError, load_json, parse_json
 from mmi_eval.formats.random_access import IndexedLines
 
@@ -41,12 +42,18 @@ def guess_sources(place: str | Path, images: str | None = None) -> dict[str, Sou
     files = sorted(
         f for f in place.iterdir() if f.is_file() and f.name.lower().endswith((*_LINES, ".json", ".parquet"))
     )
+    pictures = {path.with_suffix("") for path in place.rglob("*") if path.suffix.lower() in PICTURES}
     found = {}
     for file in files:
+        if file.suffix == ".txt" and file.with_suffix("") in pictures:
+            continue
         layout = _layout_of(file, strict=False)
         if layout is not None:
             found[file.name.split(".")[0] if len(files) == 1 else file.name] = _source(layout, file, images)
-    return found
+    captioned = any((place / name).is_file() for name in LISTS) or any(
+        p.with_suffix(".txt").is_file() for p in pictures
+    )
+    return {place.name: SourceConfig("folder", str(place))} if pictures and captioned and not found else found
 
 
 def _prepared(place: Path, told: Mapping[str, Any]) -> dict[str, SourceConfig]:
@@ -67,6 +74,8 @@ def _source(layout: str | None, place: Path, images: str | None) -> SourceConfig
     known = get_args(Format)
     if layout not in known:
         raise ConfigError(f"{place} has no layout that is known here; say it in a config: data.train.NAME.format.")
+    if layout == "pair_tars":
+        return SourceConfig(layout, str(place))
     return SourceConfig(layout, str(place), images)  # type: ignore[arg-type]
 
 

@@ -22,6 +22,7 @@ from mmi.data.reading import problems_of
 from mmi.data.shards import open_indexed
 from mmi.data.skips import BROKEN, UNREADABLE, SkipError
 from mmi.data.sources import SOURCES, Source, SourceConfig, fetched
+from mmi.data.sources.config import DROP_RULES
 from mmi_eval.formats.errors import FormatError
 
 Progress = Callable[[int, int], None]
@@ -168,7 +169,8 @@ def check_pictures(folder: str | Path, *, workers: int = 1, progress: Progress |
 
 def rules_off(config: SourceConfig) -> SourceConfig:
     """Return a source's configuration under which only broken records are left out."""
-    return replace(config, **_RULES_OFF)
+    kept = [name for name in DROP_RULES if name not in config.rules.drops]
+    return replace(config, **{name: value for name, value in _RULES_OFF.items() if name not in kept})
 
 
 def _parts(

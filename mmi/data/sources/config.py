@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Protocol, get_args
 
@@ -15,6 +15,8 @@ from mmi.data.sources.places import expanded, is_url
 from mmi.data.sources.wording import Wording
 
 __all__ = ["Format", "Source", "SourceConfig"]
+
+DROP_RULES = ("min_similarity", "max_images", "drop_single_image_probability", "min_caption_chars")
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ class SourceConfig:
     def _refuse_useless_settings(self) -> None:
         """Refuse what the layout would not look at, so that nothing asked for is silently not done."""
         takes = {
+            "images": self.rules.takes_images,
             "split": self.rules.takes_split,
             "annotations": self.rules.takes_annotations,
             "turn_template": bool(self.rules.marks),
@@ -124,8 +127,10 @@ class SourceConfig:
             "lowercase": self.rules.lowercase is not None,
             "learn_text": self.wording is None,
         }
+        defaults = {f.name: f.default for f in fields(self)}
+        takes |= {name: name in self.rules.drops for name in DROP_RULES}
         for name, useful in takes.items():
-            if getattr(self, name) is not None and not useful:
+            if getattr(self, name) != defaults[name] and not useful:
                 raise ConfigError(f"{name} of source {self.path} is set, but {self.format} has no use for it; drop it.")
         if self.filters.active and not self.rules.takes_filters:
             raise ConfigError(

@@ -65,6 +65,9 @@ class FormatRules:
         takes_split: Whether one file or folder holds several splits, of which ``split`` names one.
         takes_annotations: Whether a second file belongs to ``path``, which ``annotations`` names.
         takes_filters: Whether a record has scores that ``filters`` looks at.
+        takes_images: Whether pictures may lie apart, where ``images`` says.
+        drops: Which of ``min_similarity``, ``max_images``, ``drop_single_image_probability`` and ``min_caption_chars``
+            its records are held to.
     """
 
     images_learned: bool = True
@@ -76,10 +79,12 @@ class FormatRules:
     takes_split: bool = False
     takes_annotations: bool = False
     takes_filters: bool = False
+    takes_images: bool = True
+    drops: tuple[str, ...] = ()
 
 
-_WEB = FormatRules()
-_PAIR = FormatRules(lowercase=True, marks=_PAIR_MARKS)
+_WEB = FormatRules(drops=("max_images", "drop_single_image_probability"))
+_PAIR = FormatRules(lowercase=True, marks=_PAIR_MARKS, drops=("min_caption_chars",))
 _SHARD = replace(_PAIR, takes_filters=True)
 # SPEC 3.5: captions are lower-cased, but for paragraphs and narratives; nor is what spells the text in a picture.
 _SPELLED = replace(_PAIR, lowercase=False)
@@ -91,11 +96,11 @@ _POINTED = replace(_ASKED, template=GROUNDING_TEMPLATE)
 _DRAWN = FormatRules(text_learned=False, image_first=0.0, lowercase=None)
 
 FORMAT_RULES: Mapping[Format, FormatRules] = {
-    "mmc4": _WEB,
+    "mmc4": replace(_WEB, drops=("min_similarity", *_WEB.drops)),
     "obelics": replace(_WEB, image_first=None),
-    "pair_tars": _SHARD,
+    "pair_tars": replace(_SHARD, takes_images=False),
     "pair_jsonl": _SHARD,
-    "folder": _PAIR,
+    "folder": replace(_PAIR, takes_images=False),
     "coco_captions": _PAIR,
     "karpathy": replace(_PAIR, takes_split=True),
     "flickr30k": _PAIR,

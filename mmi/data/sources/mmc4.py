@@ -11,7 +11,7 @@ from mmi.data.filters_opt_out import OptOutList
 from mmi.data.pack import RowCut
 from mmi.data.skips import BROKEN, SkipError
 from mmi.data.sources.config import SourceConfig
-from mmi.data.sources.pictures import ExactFolder, Picture, PictureStore, picture_stores
+from mmi.data.sources.pictures import ExactFolder, Picture, PictureStore, folder_or_tars, picture_stores
 from mmi_eval.formats.errors import FormatError
 from mmi_eval.formats.mmc4 import MMC4Document, MMC4Shards
 
@@ -98,11 +98,14 @@ class MMC4Source:
 
 
 def web_pictures(config: SourceConfig) -> PictureStore:
-    """Return where the pictures of web documents lie: ``images`` as set, or beside the shards, or among them."""
+    """Return where the pictures of web documents lie: ``images`` as set, or beside the shards, or among them.
+
+    A folder that holds tars stands for these, since that is what ``mmi data prepare`` writes.
+    """
     if config.images is not None and config.image_folder is None:
         return picture_stores(config.images, [Path()])[0]
     if config.image_folder is not None:
-        return ExactFolder(config.image_folder)
+        return folder_or_tars(config.image_folder)
     path = Path(config.paths[0])
     folder = path if path.is_dir() else path.parent
-    return ExactFolder(folder / "images" if (folder / "images").is_dir() else folder)
+    return folder_or_tars(folder / "images") if (folder / "images").is_dir() else ExactFolder(folder)

@@ -173,6 +173,16 @@ def picture_stores(images: str | None, annotations: Iterable[Path]) -> list[Pict
 
 
 @lru_cache(maxsize=4)
+def folder_or_tars(folder: Path) -> PictureStore:
+    """Return the tars of a folder, or the folder itself where it holds none.
+
+    Raises:
+        FormatError: If a tar is damaged.
+    """
+    return PictureTars(str(folder)) if any(folder.glob("*.tar")) else ExactFolder(folder)
+
+
+@lru_cache(maxsize=4)
 def _tars(pattern: str) -> PictureTars:
     """Index tars once, though every shard of a source asks for them."""
     return PictureTars(pattern)
