@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from mmi.compose import CONFIG_ROOTS, PATHS, Override, parse_override
-from mmi.config_tree import nearest
-from mmi.errors import UsageError
+from mmi.config_tree import did_you_mean, nearest
+from mmi.errors import DONE, UsageError
 
 
 @dataclass(frozen=True)
@@ -126,3 +126,28 @@ class Arguments(argparse.ArgumentParser):
         if self.takes_configs and "=" in word and self._is_setting(word.partition("=")[0]):
             return f"unexpected {word}; did you mean --{word}?"
         return f'unexpected "{word}"; see {self.prog} --help.'
+
+
+def run_one_of(
+    group: str, argv: Sequence[str], commands: Mapping[str, Callable[[Sequence[str]], int]], help_page: str
+) -> int:
+    """Run the command that the first word names, or print what the group offers.
+
+    Args:
+        group: Name of the group, such as ``data``.
+        argv: What stands after it.
+        commands: The commands by name.
+        help_page: Printed for ``--help`` and where nothing is named.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: If there is no such command; names the nearest.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(help_page)
+        return DONE
+    if argv[0] not in commands:
+        raise UsageError(f'unknown command "{group} {argv[0]}"; {did_you_mean(argv[0], commands, "commands")}')
+    return commands[argv[0]](argv[1:])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
-from mmi.commands.arguments import Arguments
+from mmi.commands.arguments import Arguments, run_one_of
+from mmi.commands.bars import byte_bar
 from mmi.config.assets import Asset, find_asset, read_assets
-from mmi.config_tree import did_you_mean
 from mmi.errors import DONE, FAILED, UsageError
 
 _HELP = """\
@@ -38,12 +37,7 @@ stays, a stopped download goes on. You are bound by their licences."""
 def run(command: str, argv: Sequence[str]) -> int:
     """Dispatch to ``list``, ``verify`` or ``download``."""
     commands: dict[str, Callable[[Sequence[str]], int]] = {"list": show, "verify": verify, "download": download}
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_HELP)
-        return DONE
-    if argv[0] not in commands:
-        raise UsageError(f'unknown command "{command} {argv[0]}"; {did_you_mean(argv[0], commands, "commands")}')
-    return commands[argv[0]](argv[1:])
+    return run_one_of(command, argv, commands, _HELP)
 
 
 def show(argv: Sequence[str]) -> int:
@@ -103,7 +97,7 @@ def download(argv: Sequence[str]) -> int:
 
     for asset in [find_asset(name) for name in options.names]:
         print(f"{asset.name}: {_size(asset)}, licence: {asset.licence}", file=sys.stderr)
-        with _bar(asset.name) as progress:
+        with byte_bar(asset.name) as progress:
             folder = download_asset(asset, home=options.home, progress=progress)
         print(f"{asset.name} is in {folder}")
     return DONE
@@ -129,19 +123,3 @@ def _size(asset: Asset) -> str:
     if asset.size_gb is None:
         return "size not stated"
     return f"{asset.size_gb:g} GB" if asset.size_gb >= 0.1 else f"{1000 * asset.size_gb:g} MB"
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show bytes on stderr while one file is fetched."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bars:
-        task = bars.add_task(title, total=None, visible=False)
-
-        def tell(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total or None, visible=True)
-
-        yield tell

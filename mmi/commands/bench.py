@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmi.commands.arguments import Arguments
+from mmi.commands.arguments import Arguments, run_one_of
 from mmi.config_tree import did_you_mean
 from mmi.errors import DONE, UsageError
 
@@ -49,12 +49,7 @@ def run(command: str, argv: Sequence[str]) -> int:
     from mmi.commands.bench_data import bench_data
 
     commands: dict[str, Callable[[Sequence[str]], int]] = {"ops": bench_ops, "data": bench_data}
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_HELP)
-        return DONE
-    if argv[0] not in commands:
-        raise UsageError(f'unknown command "{command} {argv[0]}"; {did_you_mean(argv[0], commands, "commands")}')
-    return commands[argv[0]](argv[1:])
+    return run_one_of(command, argv, commands, _HELP)
 
 
 def bench_ops(argv: Sequence[str]) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmi.commands.arguments import Arguments, CommandLine
-from mmi.config_tree import did_you_mean
-from mmi.errors import DONE, UsageError
+from mmi.commands.arguments import Arguments, CommandLine, run_one_of
+from mmi.commands.bars import byte_bar
+from mmi.errors import DONE
 
 _HELP = """\
 usage: mmi checkpoint COMMAND [options]        mmi checkpoint COMMAND --help explains one command
@@ -62,12 +61,7 @@ def run(command: str, argv: Sequence[str]) -> int:
         "verify": verify_checkpoints,
         "migrate": migrate_run,
     }
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_HELP)
-        return DONE
-    if argv[0] not in commands:
-        raise UsageError(f'unknown command "{command} {argv[0]}"; {did_you_mean(argv[0], commands, "commands")}')
-    return commands[argv[0]](argv[1:])
+    return run_one_of(command, argv, commands, _HELP)
 
 
 def convert(argv: Sequence[str]) -> int:
@@ -98,7 +92,7 @@ def convert(argv: Sequence[str]) -> int:
     backbones = Backbones(*(Path(weight_place(place, option)) for option, place in named.items()))
     out = Path(options.out)
     try:
-        with _bar("writing") as progress:
+        with byte_bar("writing") as progress:
             done = convert_official(Path(options.checkpoint), backbones, out, given, compat, progress)
     except LayoutError as error:
         print(error.table, file=sys.stderr)
@@ -131,7 +125,7 @@ def export(argv: Sequence[str]) -> int:
     from mmi.checkpoints.run_folder import BEST_OR_LAST, RunFolder
 
     run_folder, out, which = RunFolder(Path(options.run)), Path(options.out), options.checkpoint or BEST_OR_LAST
-    with _bar("writing") as progress:
+    with byte_bar("writing") as progress:
         if options.to == "official":
             files = export_official(run_folder, which, out, progress)
             message = f"wrote {', '.join(file.name for file in files)} to {out}."
@@ -198,19 +192,3 @@ def _network_settings(line: CommandLine) -> tuple[dict[str, Any], Any]:
     # Sizes may disagree until folders and shapes have been read, so here only the switches are checked.
     _, compat = network_settings({"model": {"compat": model.get("compat", "corrected")}})
     return section(model, "network"), compat
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show bytes written on stderr while the block runs."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False) as bars:
-        task = bars.add_task(title, total=None, visible=False)
-
-        def tell(done: int, total: int) -> None:
-            bars.update(task, completed=done, total=total, visible=True)
-
-        yield tell

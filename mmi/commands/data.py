@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mmi.commands.arguments import Arguments
+from mmi.commands.arguments import Arguments, run_one_of
+from mmi.commands.bars import item_bar
 from mmi.commands.data_caption import caption
 from mmi.commands.data_check import check
 from mmi.commands.data_prepare import prepare_data
-from mmi.commands.item_bar import item_bar
 from mmi.commands.preview import preview
 from mmi.commands.stats import stats
 from mmi.commands.world_networks import (
@@ -59,12 +59,7 @@ def run(command: str, argv: Sequence[str]) -> int:
         "preview": preview,
         "caption": caption,
     }
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_HELP)
-        return DONE
-    if argv[0] not in commands:
-        raise UsageError(f'unknown command "{command} {argv[0]}"; {did_you_mean(argv[0], commands, "commands")}')
-    return commands[argv[0]](argv[1:])
+    return run_one_of(command, argv, commands, _HELP)
 
 
 def make_microworld(argv: Sequence[str]) -> int:

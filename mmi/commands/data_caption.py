@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmi.commands.arguments import Arguments
-from mmi.commands.item_bar import item_bar
+from mmi.commands.bars import item_bar
 from mmi.errors import DONE, UsageError
 
 _DESCRIPTION = """\

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmi.commands.arguments import Arguments, CommandLine
-from mmi.commands.item_bar import item_bar
+from mmi.commands.bars import item_bar
 from mmi.errors import DONE, FAILED, UsageError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmi.commands.arguments import Arguments
-from mmi.commands.item_bar import item_bar
+from mmi.commands.bars import item_bar
 from mmi.errors import DONE, UsageError
 
 if TYPE_CHECKING:

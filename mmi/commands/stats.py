@@ -51,7 +51,7 @@ def _stats_of_config(line: CommandLine) -> int:
         raise UsageError(f"--rows is {options.rows}; expected at least 1.")
     from importlib.metadata import version
 
-    from mmi.commands.item_bar import item_bar
+    from mmi.commands.bars import item_bar
     from mmi.commands.mixture_stats import measure
     from mmi.commands.settings import check_settings, settings_from_command_line
     from mmi_eval.report.mixture_page import SHARE_COLUMNS, left_out_rows, render_mixture, share_rows

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from mmi.data.document import Document, ImageItem, TextItem
 from mmi.data.draws import draws
-from mmi.data.filters import OPTED_OUT, PictureRules
-from mmi.data.filters_opt_out import OptOutList
 from mmi.data.pack import RowCut
 from mmi.data.skips import BROKEN, SkipError
 from mmi.data.sources.config import SourceConfig
-from mmi.data.sources.mmc4 import web_pictures
-from mmi.data.sources.pictures import Picture
+from mmi.data.sources.web import Candidate, WebPictures
 from mmi_eval.formats.errors import FormatError
 from mmi_eval.formats.obelics import ObelicsShards, WebImage
 
@@ -37,9 +34,7 @@ class ObelicsSource:
         self._config = config
         self._seed = seed
         self._shards = ObelicsShards(config.paths)
-        self._store = web_pictures(config)
-        self._rules = PictureRules(0.0, config.max_images, config.drop_single_image_probability)
-        self._opt_out = OptOutList.load(config.opt_out_lists)
+        self._pictures = WebPictures(config, min_similarity=0.0)
 
     def __len__(self) -> int:
         return min(len(self._shards), self._config.limit or len(self._shards))
@@ -59,24 +54,9 @@ class ObelicsSource:
             record = self._shards[index]
         except FormatError as error:
             raise SkipError(name, BROKEN, str(error)) from None
-        if entry := self._opt_out.match(name, url=record.url):
-            raise SkipError(name, OPTED_OUT, entry)
-        pages, pictures = record.images, dict[int, Picture]()
-
-        def exists(i: int) -> bool:
-            picture = self._store.find(pages[i].file_name)
-            if picture is not None:
-                pictures[i] = picture
-            return picture is not None
-
-        kept = self._rules.choose(
-            name,
-            [None] * len(pages),
-            draws(self._seed, epoch, self.name, name),
-            exists=exists,
-            opted_out=lambda i: bool(self._opt_out.match(pages[i].file_name, url=_address(pages[i]))),
-            place=self._store.told,
-        )
+        self._pictures.refuse_opted_out(name, record.url)
+        candidates = [Candidate(image.file_name, _address(image)) for image in record.images]
+        kept, pictures = self._pictures.choose(name, candidates, draws(self._seed, epoch, self.name, name))
         items: list[TextItem | ImageItem] = []
         number = -1
         for item in record.items:

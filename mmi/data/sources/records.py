@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from mmi_eval.formats.shards import shard_names
 R = TypeVar("R")
 
 
-class RecordSource(Generic[R]):
+class RecordSource(ABC, Generic[R]):
     """Records in file order, one document each.
 
     Args:
@@ -53,8 +54,8 @@ class RecordSource(Generic[R]):
         document_id, record = self._records[index]
         return self._document(document_id, record, epoch)
 
-    def _document(self, document_id: str, record: R, epoch: int) -> Document:
-        raise NotImplementedError
+    @abstractmethod
+    def _document(self, document_id: str, record: R, epoch: int) -> Document: ...
 
     def _refuse_opted_out(self, document_id: str, *ids: str, url: str | None = None) -> None:
         if entry := self._opt_out.match(document_id, *ids, url=url):
