@@ -234,7 +234,8 @@ class InterleavedDataModule(LightningDataModule):
     def loader(self, plans: PlanFactory) -> BatchLoader:
         """Return a loader of the batches of any plans."""
         collator = Collator(self.tokenizer.special, self._rows.tokens_per_image, self.views)
-        return BatchLoader(plans, collator, self._num_workers, self.skips)
+        most_pictures = self._batch_size * (self._rows.seq_length // (self._rows.tokens_per_image + 1))
+        return BatchLoader(plans, collator, self._num_workers, self.skips, most_pictures=most_pictures)
 
     def training_plans(self) -> Iterator[BatchPlan]:
         """Plan the batches from where training stands on; no picture is read."""

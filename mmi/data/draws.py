@@ -64,12 +64,9 @@ class Permutation:
         mask = (1 << self._half) - 1
         left, right = value >> self._half, value & mask
         for key in self._keys:
-            left, right = right, left ^ (_mixed(right ^ key) & mask)
+            # The finaliser of SplitMix64 spreads every bit over all 64; written out, since each document asks for it.
+            mixed = right ^ key
+            mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+            mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & _MASK
+            left, right = right, left ^ ((mixed ^ mixed >> 31) & mask)
         return left << self._half | right
-
-
-def _mixed(value: int) -> int:
-    """Spread every bit over all 64 (the finaliser of SplitMix64)."""
-    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _MASK
-    value = (value ^ value >> 27) * 0x94D049BB133111EB & _MASK
-    return value ^ value >> 31

@@ -201,6 +201,11 @@ class ImageViews:
     target_size: int | None = None
     crop: Crop = "center"
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of a picture in all views."""
+        return 3 * (self.image_size**2 + (self.target_size or 0) ** 2)
+
     def __call__(self, item: ImageItem) -> tuple[Tensor, Tensor | None]:
         """Decode a picture once and return both views.
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import gc
+import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from mmi.batch import InterleavedBatch
-from mmi.data.collate import Collator
+from mmi.data.collate import Collator, private_pixels
 from mmi.data.plan import BatchPlan
 from mmi.data.skips import SkipLog, SkipRecord
 
@@ -32,79 +33,113 @@ class _PlanSampler(Sampler[BatchPlan]):
         return self._plans()
 
 
-class _SharedPixels:
-    """Memory shared with the main process that the batches of one worker take turns in.
+class _Place(NamedTuple):
+    """Where pixels lie in a worker's shared memory."""
 
-    Fresh shared memory costs far more than writing to it. The loader hands a worker the plan after next only when the
-    main process comes for the next batch, that is, when the one before has been copied out (``_Parcel.opened``): with
-    one turn more than batches under way nothing is overwritten that is still needed.
+    turn: int
+    start: int
+    shape: tuple[int, ...]
+
+
+class _SharedPixels:
+    """Memory of one worker, shared with the main process from the start, that its batches take turns in.
+
+    Fresh shared memory costs far more than writing to it, and handing a tensor over costs a file descriptor and a talk
+    between the processes. The loader hands a worker the plan after next only when the main process comes for the next
+    batch, that is, when the one before has been copied out (``_Parcel.opened``): with one turn more than batches under
+    way nothing is overwritten that is still needed.
+
+    Args:
+        n_bytes: Pixels of the largest batch. No memory is taken before it is written to.
     """
 
-    def __init__(self) -> None:
-        self._turn, self._n_asked = 0, 0
-        self._memory: dict[tuple[int, int], Tensor] = {}
+    def __init__(self, n_bytes: int) -> None:
+        self._turns = tuple(_shared_bytes(n_bytes) for _ in range(_PREFETCHED + 1))
+        self._turn, self._used = 0, 0
 
     def next_turn(self) -> None:
         """Begin the next batch."""
-        self._turn, self._n_asked = (self._turn + 1) % (_PREFETCHED + 1), 0
+        self._turn, self._used = (self._turn + 1) % len(self._turns), 0
 
     def __call__(self, count: int, size: int) -> Tensor:
-        """Return uint8[count, 3, size, size] whose content does not matter."""
-        place, wanted = (self._turn, self._n_asked), count * 3 * size * size
-        self._n_asked += 1
-        if place not in self._memory or self._memory[place].numel() < wanted:
-            self._memory[place] = torch.empty(wanted + wanted // 4, dtype=torch.uint8).share_memory_()
-        return self._memory[place][:wanted].view(count, 3, size, size)
+        """Return uint8[count, 3, size, size] whose content does not matter; private memory where none is left."""
+        start, stop = self._used, self._used + count * 3 * size * size
+        if stop > self._turns[self._turn].numel():
+            return private_pixels(count, size)
+        self._used = stop
+        return self._turns[self._turn][start:stop].view(count, 3, size, size)
+
+    def place_of(self, pixels: Tensor) -> _Place | None:
+        """Return where pixels lie; ``None`` for private memory."""
+        memory = self._turns[self._turn]
+        if pixels.untyped_storage().data_ptr() != memory.untyped_storage().data_ptr():
+            return None
+        return _Place(self._turn, int(pixels.storage_offset()), tuple(pixels.shape))
+
+    def at(self, place: _Place) -> Tensor:
+        """Return the pixels at a place."""
+        return self._turns[place.turn][place.start : place.start + math.prod(place.shape)].view(place.shape)
 
 
 class _Parcel:
-    """A batch on its way out of a worker: pixels lie in the worker's shared memory, all else is sent as bytes.
-
-    Handing over a tensor costs a file descriptor and two system calls, far more than the few kilobytes of ids.
+    """A batch on its way out of a worker: pixels stay in shared memory, all else is sent as bytes.
 
     Args:
         batch: What is sent.
+        worker: Who sends it.
+        shared: The worker's memory.
     """
 
-    def __init__(self, batch: InterleavedBatch) -> None:
+    def __init__(self, batch: InterleavedBatch, worker: int, shared: _SharedPixels) -> None:
+        self._worker = worker
         self._fields: dict[str, Any] = {field.name: getattr(batch, field.name) for field in fields(batch)}
-        self._sent_as_bytes = [
-            name for name, value in self._fields.items() if isinstance(value, Tensor) and value.dtype != torch.uint8
-        ]
-        for name in self._sent_as_bytes:
-            self._fields[name] = self._fields[name].numpy()
+        self._as_bytes: list[str] = []
+        for name, value in self._fields.items():
+            if not isinstance(value, Tensor):
+                continue
+            place = shared.place_of(value)
+            if place is None:
+                self._as_bytes.append(name)
+            self._fields[name] = value.numpy() if place is None else place
 
-    def opened(self) -> InterleavedBatch:
-        """Return the batch in memory of its own; the worker may use its memory again."""
-        return self._batch(torch.Tensor.clone, lambda received: received)
+    def opened(self, shared: Sequence[_SharedPixels]) -> InterleavedBatch:
+        """Return the batch in memory of its own; the worker may use its memory again.
 
-    def pin_memory(self) -> InterleavedBatch:
-        """Return the batch in page-locked memory; called by the DataLoader."""
-        return self._batch(torch.Tensor.pin_memory, torch.Tensor.pin_memory)
-
-    def _batch(
-        self, take_pixels: Callable[[Tensor], Tensor], take_received: Callable[[Tensor], Tensor]
-    ) -> InterleavedBatch:
-        taken: dict[str, Any] = {
-            name: take_pixels(value) for name, value in self._fields.items() if isinstance(value, Tensor)
-        }
-        taken |= {name: take_received(torch.from_numpy(self._fields[name])) for name in self._sent_as_bytes}
+        Args:
+            shared: The memory of each worker.
+        """
+        taken: dict[str, Any] = {name: torch.from_numpy(self._fields[name]) for name in self._as_bytes}
+        for name, value in self._fields.items():
+            if isinstance(value, _Place):
+                taken[name] = _copied(shared[self._worker].at(value))
         return InterleavedBatch(**{**self._fields, **taken})
+
+
+def _shared_bytes(count: int) -> Tensor:
+    # As torch's own collation does; share_memory_ would write to all of it.
+    return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(count))
+
+
+def _copied(pixels: Tensor) -> Tensor:
+    # By NumPy: torch would copy with all its threads, which then spin on the cores that the workers decode on.
+    return torch.from_numpy(pixels.numpy().copy())
 
 
 class _PlannedBatches(Dataset[tuple[InterleavedBatch | _Parcel, tuple[SkipRecord, ...], int]]):
     """What workers do with a plan."""
 
-    def __init__(self, collator: Collator) -> None:
+    def __init__(self, collator: Collator, shared: Sequence[_SharedPixels]) -> None:
         self._collator = collator
-        self._shared = _SharedPixels()
+        self._shared = shared
 
     def __getitem__(self, plan: BatchPlan) -> tuple[InterleavedBatch | _Parcel, tuple[SkipRecord, ...], int]:
-        if get_worker_info() is None:
+        worker = get_worker_info()
+        if worker is None:
             return *self._collator(plan), plan.n_read
-        self._shared.next_turn()
-        batch, skipped = self._collator(plan, self._shared)
-        return _Parcel(batch), skipped, plan.n_read
+        shared = self._shared[worker.id]
+        shared.next_turn()
+        batch, skipped = self._collator(plan, shared)
+        return _Parcel(batch, worker.id, shared), skipped, plan.n_read
 
 
 class BatchLoader:
@@ -118,12 +153,18 @@ class BatchLoader:
         collator: Reads pictures and builds batches.
         num_workers: Processes that decode; 0 decodes in the main process.
         log: Takes in what was left out.
+        most_pictures: Pictures for which a batch has a place in the memory that workers share; with more it is sent
+            as bytes, which is slower.
     """
 
-    def __init__(self, plans: PlanFactory, collator: Collator, num_workers: int, log: SkipLog) -> None:
+    def __init__(
+        self, plans: PlanFactory, collator: Collator, num_workers: int, log: SkipLog, *, most_pictures: int
+    ) -> None:
         self._log = log
+        n_bytes = most_pictures * collator.views.n_bytes
+        self._shared = [_SharedPixels(n_bytes) for _ in range(num_workers)]
         self._loader = DataLoader(
-            _PlannedBatches(collator),
+            _PlannedBatches(collator, self._shared),
             batch_size=None,
             sampler=_PlanSampler(plans),
             collate_fn=_as_is,
@@ -131,13 +172,13 @@ class BatchLoader:
             prefetch_factor=_PREFETCHED if num_workers else None,
             persistent_workers=num_workers > 0,
             worker_init_fn=_prepare_worker,
-            pin_memory=torch.cuda.is_available(),
         )
 
     def __iter__(self) -> Iterator[InterleavedBatch]:
         for batch, skipped, n_read in self._loader:
             self._log.add(skipped, n_read)
-            yield batch.opened() if isinstance(batch, _Parcel) else batch
+            received = batch.opened(self._shared) if isinstance(batch, _Parcel) else batch
+            yield received.pin_memory() if torch.cuda.is_available() else received
 
 
 def _prepare_worker(worker: int) -> None:

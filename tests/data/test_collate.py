@@ -142,8 +142,12 @@ def test_skips_are_counted_once_written_as_lines_and_summed_up(tmp_path: Path) -
     assert log.parts["web", "weak"] == 300
 
 
-def test_pixels_of_workers_are_copied_out_before_their_memory_is_used_again(tmp_path: Path) -> None:
-    """Batches of different sizes, more than the workers have turns of memory, are kept and compared at the end."""
+@pytest.mark.parametrize("most_pictures", [5, 2, 0])
+def test_pixels_of_workers_are_copied_out_before_their_memory_is_used_again(tmp_path: Path, most_pictures: int) -> None:
+    """Batches of different sizes, more than the workers have turns of memory, are kept and compared at the end.
+
+    With room for fewer pictures than some batches have, those are sent as bytes and are the same.
+    """
     from mmi.data.loader import BatchLoader
 
     counts = [(7 * i) % 5 + i % 2 for i in range(40)]
@@ -157,7 +161,8 @@ def test_pixels_of_workers_are_copied_out_before_their_memory_is_used_again(tmp_
     collator = Collator(S, N, ImageViews(8, 12))
 
     def batches(workers: int) -> list:
-        loader = BatchLoader(lambda: iter([BatchPlan((row,)) for row in rows]), collator, workers, SkipLog())
+        plans = [BatchPlan((row,)) for row in rows]
+        loader = BatchLoader(lambda: iter(plans), collator, workers, SkipLog(), most_pictures=most_pictures)
         return [batch for _ in range(2) for batch in loader]
 
     alone, helped = batches(0), batches(2)

@@ -43,7 +43,7 @@ class FileRange:
     """
 
     def __init__(self, path: str | Path, start: int = 0, size: int | None = None) -> None:
-        self.path = Path(path)
+        self.path = path if isinstance(path, Path) else Path(path)
         self.start = start
         self.size = self.path.stat().st_size - start if size is None else size
 
