@@ -16,6 +16,7 @@ from mmi.checkpoints.storage import (
     read_json,
     read_manifest,
     read_tensors,
+    verify_checkpoint,
     write_json,
     write_text,
 )
@@ -114,7 +115,7 @@ class RunFolder:
         Raises:
             ConfigError: If a fresh run would mix with the checkpoints of an earlier one.
         """
-        steps = [read_manifest(folder).step for folder in self._found().values()]
+        steps = [_step_or_nothing(folder) for folder in self._found().values()]
         if steps and not resume:
             raise ConfigError(
                 f"{self.path} already holds checkpoints up to step {max(steps)}; add --ckpt_path last to go on from "
@@ -152,6 +153,40 @@ class RunFolder:
         hint = f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(found)}."
         raise CheckpointError(f"{self.path} has no checkpoint {which}; {hint}")
 
+    def find_intact(self, which: str) -> tuple[Path, list[str]]:
+        """Return a checkpoint whose files are all as they were written.
+
+        In place of a damaged ``last`` the one saved before it is taken; one asked for by any other name is what was
+        meant, or nothing.
+
+        Args:
+            which: See ``find_checkpoint``.
+
+        Returns:
+            Its folder, and one sentence for each damaged checkpoint passed over.
+
+        Raises:
+            CheckpointError: If there is none, or the one asked for is damaged and nothing can stand for it.
+        """
+        found = self._found()
+        remarks: list[str] = []
+        if which == "last" and "last" not in found and found and (self.checkpoints / "last").is_dir():
+            remarks.append(f"the checkpoint {self.checkpoints / 'last'} is damaged: manifest.json is missing.")
+            wanted = []
+        else:
+            wanted = [self.find_checkpoint(which)]
+        if which == "last":
+            others = [place for place in found.values() if place not in wanted]
+            wanted += sorted(others, key=_step_or_nothing, reverse=True)
+        for place in wanted:
+            try:
+                verify_checkpoint(place)
+            except CheckpointError as error:
+                remarks.append(str(error))
+            else:
+                return place, remarks
+        raise CheckpointError(remarks[0])
+
     def read_config(self) -> dict[str, Any]:
         """Return the saved configuration as plain types, without its ``schema_version``.
 
@@ -174,6 +209,13 @@ def step_of(name: str) -> int:
     """Return ``N`` of ``step-N``, or -1 for another name."""
     match = _STEP.fullmatch(name)
     return int(match.group(1)) if match else -1
+
+
+def _step_or_nothing(place: Path) -> int:
+    try:
+        return read_manifest(place).step
+    except CheckpointError:
+        return -1
 
 
 def write_config(path: Path, config: Mapping[str, Any]) -> None:

@@ -93,7 +93,11 @@ def _session(command: str, settings: Settings, line: CommandLine, argv: Sequence
 
     folder = RunFolder(settings.run.path)
     wanted = line.options.ckpt_path or (None if command == "fit" else BEST_OR_LAST)
-    checkpoint = folder.find_checkpoint(wanted) if wanted else None
+    checkpoint, passed_over = folder.find_intact(wanted) if wanted else (None, [])
+    for remark in passed_over:
+        print(f"mmi {command}: {remark}", file=sys.stderr)
+    if passed_over:
+        print(f"mmi {command}: going on from {checkpoint} in its place.", file=sys.stderr)
     # A checkpoint from elsewhere starts a run of its own.
     resume = checkpoint is not None and checkpoint.resolve().is_relative_to(folder.checkpoints.resolve())
     with wrong_input():

@@ -160,3 +160,43 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="power cut"):
         folder.start({"run": {"name": "again"}})
     assert folder.read_config() == {"run": {"name": "demo"}}
+
+
+@pytest.mark.parametrize("harm", ["cut", "emptied", "bit", "manifest", "no manifest"])
+def test_in_place_of_a_damaged_last_the_one_before_is_taken_and_told(tmp_path: Path, harm: str) -> None:
+    folder = RunFolder(tmp_path)
+    for name, step in (("step-2", 2), ("step-4", 4), ("best", 3), ("last", 6)):
+        save(folder, name, step)
+    damage(folder.checkpoints / "last", harm)
+    place, remarks = folder.find_intact("last")
+    assert place == folder.checkpoints / "step-4"
+    assert len(remarks) == 1
+    assert "last is damaged" in remarks[0]
+    damage(folder.checkpoints / "step-4", "bit")
+    place, remarks = folder.find_intact("last")
+    assert (place.name, len(remarks)) == ("best", 2)
+
+
+def test_a_damaged_checkpoint_that_was_named_is_refused(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for name, step in (("step-2", 2), ("best", 3)):
+        save(folder, name, step)
+    assert folder.find_intact("best") == (folder.checkpoints / "best", [])
+    damage(folder.checkpoints / "best", "bit")
+    with pytest.raises(CheckpointError, match=r"best is damaged: model\.safetensors does not match"):
+        folder.find_intact("best")
+    damage(folder.checkpoints / "step-2", "cut")
+    save(folder, "last", 6)
+    damage(folder.checkpoints / "last", "cut")
+    with pytest.raises(CheckpointError, match="last is damaged"):
+        folder.find_intact("last")
+
+
+def damage(checkpoint: Path, harm: str) -> None:
+    file = checkpoint / ("manifest.json" if "manifest" in harm else "model.safetensors")
+    data = bytearray(file.read_bytes())
+    file.unlink()  # other names of the same bytes stay whole
+    if harm == "no manifest":
+        return
+    data[len(data) // 2] ^= 1
+    file.write_bytes({"cut": data[: len(data) // 2], "emptied": b"", "manifest": b"{"}.get(harm, bytes(data)))
