@@ -88,6 +88,11 @@ class RunFolder:
         return self.path / "skipped.jsonl"
 
     @property
+    def incidents_file(self) -> Path:
+        """Steps that were skipped, and leaps of the loss, with the documents they were made of."""
+        return self.path / "incidents.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """``last``, ``best`` and ``step-N``."""
         return self.path / "checkpoints"
@@ -122,13 +127,24 @@ class RunFolder:
                 "there, or give the run another run.name."
             )
         if not resume:
-            for file in (self.metrics_file, self.tracking_file, self.skipped_file, self.environment_file):
+            for file in (
+                self.metrics_file,
+                self.tracking_file,
+                self.skipped_file,
+                self.incidents_file,
+                self.environment_file,
+            ):
                 file.unlink(missing_ok=True)
             shutil.rmtree(self.samples, ignore_errors=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_config(self.config_file, config)
         if tokenizer is not None:
             tokenizer.save(self.tokenizer)
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether there is anything to go on from, intact or not."""
+        return bool(self._found()) or (self.checkpoints / "last").is_dir()
 
     def find_checkpoint(self, which: str = BEST_OR_LAST) -> Path:
         """Return the folder of a checkpoint.

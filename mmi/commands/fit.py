@@ -22,7 +22,8 @@ Settings come from YAML files with the roots seed_everything, trainer, model, da
 A misspelt key is refused with the nearest valid name. --print_config shows everything, defaults included."""
 _DESCRIPTIONS = {
     "fit": "Train a model and keep checkpoints, metrics and samples in the run folder <run.folder>/<run.name>.\n"
-    "Ctrl-C saves and stops; --ckpt_path last goes on from there.",
+    "Ctrl-C saves and stops; --ckpt_path last goes on from there. So does SIGUSR1, after which\n"
+    "a SLURM job is queued again (#SBATCH --signal=SIGUSR1@120, and --ckpt_path auto in the command).",
     "validate": "Measure the losses of a checkpoint on the validation sources (data.val) and print them.",
     "test": "Measure the losses of a checkpoint on the evaluation sources (data.val) and print them.",
     "predict": "Write how well the text of each evaluation document (data.val) is predicted to\n"
@@ -76,7 +77,7 @@ def _parser(command: str) -> Arguments:
         metavar="NAME",
         help="last, best, step-N or a checkpoint folder"
         + (
-            " to go on from; one of another run needs a new run.name"
+            " to go on from; auto: last if there is one, else a fresh start; one of another run needs a new run.name"
             if command == "fit"
             else "; default: best if there is one, else last"
         ),
@@ -93,6 +94,8 @@ def _session(command: str, settings: Settings, line: CommandLine, argv: Sequence
 
     folder = RunFolder(settings.run.path)
     wanted = line.options.ckpt_path or (None if command == "fit" else BEST_OR_LAST)
+    if wanted == "auto" and command == "fit":
+        wanted = "last" if folder.has_checkpoints else None
     checkpoint, passed_over = folder.find_intact(wanted) if wanted else (None, [])
     for remark in passed_over:
         print(f"mmi {command}: {remark}", file=sys.stderr)

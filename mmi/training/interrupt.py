@@ -1,9 +1,13 @@
-"""Stopping a run from outside: the first signal saves and stops, the second stops at once."""
+"""Stopping a run from outside: the first signal saves and stops, the second stops at once.
+
+SIGUSR1 is what SLURM sends ahead of a time limit (``#SBATCH --signal=SIGUSR1@120``): then the job is queued again too.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -16,7 +20,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from mmi.training.checkpointing import RunCheckpoint, at_step_end
 
 EXIT_CODE = 130
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Windows has no SIGUSR1.
+_TIME_IS_UP = getattr(signal, "SIGUSR1", None)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if _TIME_IS_UP is None else [_TIME_IS_UP]))
 _Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
@@ -39,6 +45,7 @@ class GracefulInterrupt(Checkpoint):
     def __init__(self, checkpoints: RunCheckpoint) -> None:
         self.checkpoints = checkpoints
         self.requested = False
+        self._queues_again = False
         self._previous: dict[int, _Handler] = {}
         self._process = 0
 
@@ -84,7 +91,8 @@ class GracefulInterrupt(Checkpoint):
         if trainer.sanity_checking:
             raise TrainingInterrupted("stopped before the first step; there was nothing to save.")
         self.checkpoints.save(trainer, "last")
-        raise TrainingInterrupted(f"stopped and saved at step {step}; go on with --ckpt_path last.")
+        again = " " + _queue_again() if self._queues_again and trainer.is_global_zero else ""
+        raise TrainingInterrupted(f"stopped and saved at step {step}; go on with --ckpt_path last.{again}")
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
@@ -93,8 +101,12 @@ class GracefulInterrupt(Checkpoint):
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
             signal.raise_signal(number)
             return
-        if self.requested:
+        if number == _TIME_IS_UP:
+            self._queues_again = True
+        elif self.requested:
             raise TrainingInterrupted("stopped at once, without saving.")
+        if self.requested:
+            return
         self.requested = True
         print("\nstopping after this step; once more stops at once.", file=sys.stderr, flush=True)
 
@@ -103,3 +115,19 @@ class GracefulInterrupt(Checkpoint):
         previous, self._previous = self._previous, {}
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _queue_again() -> str:
+    """Have SLURM start the job again, and say so; outside of SLURM there is nothing to do."""
+    job = os.environ.get("SLURM_ARRAY_JOB_ID", os.environ.get("SLURM_JOB_ID"))
+    if job is None:
+        return "No SLURM job is known, so nothing was queued again."
+    if task := os.environ.get("SLURM_ARRAY_TASK_ID"):
+        job = f"{job}_{task}"
+    try:
+        done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"scontrol requeue {job} could not be run ({error}); queue the job again yourself."
+    if done.returncode:
+        return f"scontrol requeue {job} failed ({done.stderr.strip()}); queue the job again yourself."
+    return f"Job {job} is queued again."

@@ -15,6 +15,8 @@ from mmi.checkpoints.storage import verify_checkpoint
 from mmi.training.interrupt import TrainingInterrupted
 from mmi.training.run import make_callbacks
 
+JOB = {"SLURM_JOB_ID": "15", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3"}
+
 
 class PressCtrlC(Callback):
     """Send a signal while a training or validation batch is under way."""
@@ -56,8 +58,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[int, float]:
         (PressCtrlC(3), 3),
         (PressCtrlC(1, number=signal.SIGTERM), 1),
         (PressCtrlC(2, validating=True), 2),
+        (PressCtrlC(2, number=signal.SIGUSR1, times=2), 2),
     ],
-    ids=["ctrl-c", "sigterm", "ctrl-c-in-validation"],
+    ids=["ctrl-c", "sigterm", "ctrl-c-in-validation", "time-is-up"],
 )
 def test_a_signal_finishes_the_step_saves_it_and_stops(
     uninterrupted: dict[int, float], tmp_path: Path, press: PressCtrlC, step: int
@@ -91,3 +94,32 @@ def test_after_a_run_ctrl_c_means_what_it_always_meant(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ('echo "$@" > "$0.told"', r"Job 12_3 is queued again\."),
+        (
+            "echo no such job >&2; exit 1",
+            r"scontrol requeue 12_3 failed \(no such job\); queue the job again yourself\.",
+        ),
+        (None, r"scontrol requeue 12_3 could not be run .*; queue the job again yourself\."),
+    ],
+    ids=["queued", "refused", "absent"],
+)
+def test_before_the_time_limit_slurm_is_asked_to_start_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, said: str
+) -> None:
+    command = tmp_path / "bin" / "scontrol"
+    command.parent.mkdir()
+    if script is not None:
+        command.write_text(f"#!/bin/sh\n{script}\n")
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(command.parent))
+    for name, value in JOB.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingInterrupted, match=f"saved at step 1; go on with --ckpt_path last. {said}"):
+        fit(tmp_path, [PressCtrlC(1, number=signal.SIGUSR1)])
+    if script is not None and "told" in script:
+        assert (tmp_path / "bin" / "scontrol.told").read_text() == "requeue 12_3\n"
