@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mmi.commands.arguments import Arguments, CommandLine
 from mmi.commands.bars import item_bar
 from mmi.errors import DONE, FAILED, UsageError
+from mmi_eval.report.numbers import count
 
 if TYPE_CHECKING:
     from mmi.data.checking.records import SourceFindings
@@ -197,42 +198,48 @@ def _is_wrong(report: dict[str, Any]) -> bool:
     )
 
 
+def _pair(names: Sequence[object]) -> str:
+    return " = ".join(map(str, names[:2]))
+
+
 def _print(report: dict[str, Any], threshold: int, out: str | None) -> None:
     for source in report["sources"]:
         print(
-            f"{source['name']} ({source['format']}): {source['records']:,} records, {source['documents']:,} read, "
-            f"{source['pictures']:,} pictures"
+            f"{source['name']} ({source['format']}): {count(source['records'], 'record')}, {source['documents']:,} "
+            f"read, {count(source['pictures'], 'picture')}"
         )
         if source["format"] == "pictures":
             print("  note   no records of a known layout: only the pictures were checked")
         reasons = Counter(fault["reason"] for fault in source["faults"])
-        for reason, count in reasons.most_common():
-            print(f"  WRONG  {count:,} x {reason}")
+        for reason, n in reasons.most_common():
+            print(f"  WRONG  {n:,} x {reason}")
             for fault in [f for f in source["faults"] if f["reason"] == reason][:_SHOWN]:
                 print(f"         {fault['id']}{': ' + fault['detail'] if fault['detail'] else ''}")
-        for key, n, what in (
-            ("equal_documents", source["extra_documents"], "documents that are there before"),
-            ("equal_pictures", source["extra_pictures"], "pictures whose bytes are there before"),
-            (
-                "alike_pictures",
-                len(source["alike_pictures"]),
-                f"pairs of pictures that look alike (<= {threshold} bits)",
-            ),
+        for key, n, one, many in (
+            ("equal_documents", source["extra_documents"], "document that is", "documents that are"),
+            ("equal_pictures", source["extra_pictures"], "picture whose bytes are", "pictures whose bytes are"),
         ):
             if n:
-                print(f"  note   {n:,} {what}, such as {' = '.join(map(str, source[key][0][:2]))}")
+                print(f"  note   {count(n, one, many)} there before, such as {_pair(source[key][0])}")
+        if alike := source["alike_pictures"]:
+            pairs = count(len(alike), "pair of pictures that looks", "pairs of pictures that look")
+            print(f"  note   {pairs} alike (<= {threshold} bits), such as {_pair(alike[0])}")
         if source["nearly_uniform_pictures"]:
-            print(f"  note   {source['nearly_uniform_pictures']:,} nearly uniform pictures, compared by bytes only")
+            uniform = count(source["nearly_uniform_pictures"], "nearly uniform picture")
+            print(f"  note   {uniform}, compared by bytes only")
     for hit in report["overlap"][:_SHOWN]:
         how = "same bytes" if hit["distance"] < 0 else f"{hit['distance']} bits differ"
         print(f"  WRONG  {hit['uri']} of {hit['source']}/{hit['document']} is {hit['other']} ({how})")
-    sets = ", ".join(f"{s['folder']} ({s['pictures']:,} pictures)" for s in report["evaluation_sets"])
+    sets = ", ".join(f"{s['folder']} ({count(s['pictures'], 'picture')})" for s in report["evaluation_sets"])
     if sets or report["overlap"]:
-        print(f"{len(report['overlap']):,} pictures are in evaluation sets{': ' + sets if sets else ''}")
+        overlap = count(len(report["overlap"]), "picture is", "pictures are")
+        print(f"{overlap} in evaluation sets{': ' + sets if sets else ''}")
     published = report.get("published")
     if published:
         same = "agrees" if published["records"] == published["found"] else "DIFFERS"
-        print(f"{published['found']:,} records; published are {published['records']:,} ({published['of']}): {same}")
+        print(
+            f"{count(published['found'], 'record')}; published are {published['records']:,} ({published['of']}): {same}"
+        )
     if out:
         print(f"every finding: {Path(out)}")
     print("something is wrong" if report["failed"] else "nothing is wrong")

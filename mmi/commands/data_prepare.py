@@ -11,18 +11,27 @@ from typing import TYPE_CHECKING, Any
 from mmi.commands.arguments import Arguments
 from mmi.commands.bars import item_bar
 from mmi.errors import DONE, UsageError
+from mmi_eval.report.numbers import count
 
 if TYPE_CHECKING:
     from mmi.data.preparing.cards import DataCard
     from mmi.data.preparing.jobs import ShardWork
 
+_OPTIONS_OF_RECIPES = {
+    "pairs": ("short_side", "captions", "opt_out", "download"),
+    "mmc4": ("short_side", "loose_images"),
+    "conversations": (),
+    "files": (),
+}
+"""Options that not every recipe has a use for."""
 _DESCRIPTION = """\
 Turn a raw release into shards that training reads, every picture decoded once. First its data card is shown: licence,
 size, people in it, known problems, where it can be had, what the paper used; (unverified) marks what was written down
 from memory.
 
 What is done depends on the card. Pairs: a folder of pictures with NAME.txt or NAME.json beside each, a table of files
-or addresses with captions, or tars, become checked tars. MMC4: .jsonl or .jsonl.zip and a folder of pictures become
+or addresses with captions, or tars, become checked tars; every line of NAME.txt is a caption, and each caption becomes
+a pair. MMC4: .jsonl or .jsonl.zip and a folder of pictures become
 checked shards. Conversations (LLaVA): the JSON file is checked against its pictures. Other releases are read as they
 are: their files are found and hashed.
 
@@ -82,7 +91,17 @@ def prepare_data(argv: Sequence[str]) -> int:
     for option, value, least in (("--workers", options.workers, 1), ("--shard-size", options.shard_size, 1)):
         if value < least:
             raise UsageError(f"{option} is {value}; expected at least {least}.")
+    for option in ("short_side", "captions", "opt_out", "download", "loose_images"):
+        if getattr(options, option) and option not in _OPTIONS_OF_RECIPES[card.recipe]:
+            raise UsageError(
+                f"--{option.replace('_', '-')} is for {_recipes_with(option)}; {card.name} has the recipe "
+                f"{card.recipe}, which has no use for it: leave it out."
+            )
     return _prepare(card, options)
+
+
+def _recipes_with(option: str) -> str:
+    return " and ".join(recipe for recipe, options in _OPTIONS_OF_RECIPES.items() if option in options)
 
 
 def _prepare(card: DataCard, options: Any) -> int:
@@ -98,7 +117,8 @@ def _prepare(card: DataCard, options: Any) -> int:
         if options.json:
             print(json.dumps(told, indent=1))
         else:
-            print(f"dry run: {len(names)} shards by recipe {card.recipe} into {out}, {there} finished; nothing written")
+            shards = count(len(names), "shard")
+            print(f"dry run: {shards} by recipe {card.recipe} into {out}, {there} finished; nothing written")
         return DONE
     with item_bar(f"preparing {card.name}") as progress:
         found = prepare(work, out, name=card.name, workers=options.workers, progress=progress)
@@ -107,14 +127,15 @@ def _prepare(card: DataCard, options: Any) -> int:
         return DONE
     kept = f" ({found.kept} finished by an earlier run, hashes compared)" if found.kept else ""
     if card.recipe == "files":
-        print(f"{found.shards:,} files found and hashed{kept}: {out}")
+        print(f"{count(found.shards, 'file')} found and hashed{kept}: {out}")
     else:
-        print(f"{found.records:,} records and {found.images:,} pictures in {found.shards} shards{kept}: {out}")
-    for reason, count in sorted(found.left_out.items(), key=lambda pair: -pair[1]):
-        print(f"  left out: {count:,} x {reason}")
+        held = f"{count(found.records, 'record')} and {count(found.images, 'picture')}"
+        print(f"{held} in {count(found.shards, 'shard')}{kept}: {out}")
+    for reason, n in sorted(found.left_out.items(), key=lambda pair: -pair[1]):
+        print(f"  left out: {n:,} x {reason}")
     if found.left_out:
         print(f"  every case by name: {out / 'skipped.jsonl'}")
-    print(_next_step(card, out, loose=options.loose_images, source=options.source))
+    print(_next_step(card, out, source=options.source))
     return DONE
 
 
@@ -155,22 +176,25 @@ def _pair_work(source: str, options: Any) -> ShardWork:
     pairs = open_pairs(source, options.images)
     if len(pairs) == 0:
         raise UsageError(f"{source} holds no records; check the path.")
-    addresses = count_addresses(pairs)
+    addresses = count_addresses(pairs) or (count_addresses(pairs, len(pairs)) if options.download else 0)
+    if options.download and not addresses:
+        raise UsageError(
+            f"--download fetches pictures whose records hold addresses, but those of {source} are files; leave it out."
+        )
     if addresses and not (options.download or options.dry_run):
         raise UsageError(
-            f"{source}: {addresses} of the first {min(1000, len(pairs))} records are addresses; add --download to "
-            "fetch their pictures (one by one, https only), or give a folder of pictures that are here."
+            f"{source} holds addresses ({addresses:,} of the first {count(min(1000, len(pairs)), 'record')}); add "
+            "--download to fetch their pictures (one by one, https only), or give a folder of pictures that are here."
         )
     fetcher = Fetcher(options.timeout, int(options.max_mb * 1e6)) if options.download else None
     return PairWork(pairs, options.shard_size, options.short_side, fetcher, options.captions, tuple(options.opt_out))
 
 
-def _next_step(card: DataCard, out: Path, *, loose: bool, source: str) -> str:
+def _next_step(card: DataCard, out: Path, *, source: str) -> str:
     """Say how a config names what was written."""
-    tars = "" if loose else "/*.tar"
     entries = {
         "pairs": f"{{format: pair_tars, path: {out}}}",
-        "mmc4": f"{{format: mmc4, path: {out}/shards, images: {out}/images{tars}}}",
+        "mmc4": f"{{format: mmc4, path: {out}/shards, images: {out}/images}}",
         "conversations": f"{{format: conversations, path: {out}/conversations.json, images: {out}/images}}",
     }
     if card.recipe not in entries:

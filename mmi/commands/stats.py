@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmi.commands.arguments import Arguments, CommandLine
 from mmi.errors import DONE, UsageError
+from mmi_eval.report.numbers import count
 
 _DESCRIPTION = """\
 Of a config: read its first rows as training would and count: share of each source asked for and measured, lengths in
@@ -63,7 +64,7 @@ def _stats_of_config(line: CommandLine) -> int:
         found = measure(settings, options.rows, evaluation=options.val, progress=progress)
     _print(SHARE_COLUMNS, share_rows(found))
     _print(("source", "left out", "number", "of"), left_out_rows(found))
-    print(f"{found.n_rows:,} rows of {found.row_length:,} tokens, {100 * found.fill:.1f}% full")
+    print(f"{count(found.n_rows, 'row')} of {found.row_length:,} tokens, {100 * found.fill:.1f}% full")
     if options.out:
         write_page(options.out, render_mixture(found, f"mmi {version('mmi')}"))
         print(f"look at {options.out}")

@@ -235,7 +235,12 @@ class InterleavedDataModule(LightningDataModule):
         """Return a loader of the batches of any plans."""
         collator = Collator(self.tokenizer.special, self._rows.tokens_per_image, self.views)
         most_pictures = self._batch_size * (self._rows.seq_length // (self._rows.tokens_per_image + 1))
-        return BatchLoader(plans, collator, self._num_workers, self.skips, most_pictures=most_pictures)
+        ranks_here = self.trainer.world_size // self.trainer.num_nodes if self.trainer is not None else 1
+        # One loader of training and one of evaluation data on each.
+        n_loaders = 2 * max(1, ranks_here)
+        return BatchLoader(
+            plans, collator, self._num_workers, self.skips, most_pictures=most_pictures, n_loaders=n_loaders
+        )
 
     def training_plans(self) -> Iterator[BatchPlan]:
         """Plan the batches from where training stands on; no picture is read."""

@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 from mmi.config import ConfigError
 
 _HASHED = re.compile(r"(sha256|md5):([0-9a-fA-F]+)")
+# More than a mixture has sources: shards of a source that streams are opened all the time, each asking for its lists.
+_LISTS_KEPT = 256
 _DIGITS = {"sha256": 64, "md5": 32}
 
 
@@ -97,7 +99,7 @@ class OptOutList:
             self._names |= {entry, entry.lower()}
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=_LISTS_KEPT)
 def _loaded(paths: tuple[str, ...]) -> OptOutList:
     """Read lists once, though every shard of a source asks for them."""
     return OptOutList(line for path in paths for line in _lines(Path(path)))

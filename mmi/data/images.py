@@ -94,7 +94,8 @@ def _check_size(image: Image.Image, uri: str) -> None:
         raise ImageError(f"picture {uri} has {width}x{height} pixels, more than {MAX_PIXELS}; make it smaller.")
 
 
-_USUAL_MODES = ("RGB", "L")
+# An opaque palette loses nothing in RGB; one with transparency is told of by that.
+_USUAL_MODES = ("RGB", "L", "P")
 _FORMAT_OF_SUFFIX = {
     "jpg": ("JPEG", "MPO"),
     "jpeg": ("JPEG", "MPO"),
@@ -104,6 +105,7 @@ _FORMAT_OF_SUFFIX = {
     "bmp": ("BMP",),
     "tif": ("TIFF",),
     "tiff": ("TIFF",),
+    "avif": ("AVIF",),
 }
 
 
@@ -112,7 +114,7 @@ def _conversions(image: Image.Image, uri: str) -> tuple[str, ...]:
     found = []
     if image.mode not in _USUAL_MODES:
         found.append(f"picture converted from mode {image.mode}")
-    if "transparency" in image.info and image.mode in (*_USUAL_MODES, "P"):
+    if "transparency" in image.info and image.mode in _USUAL_MODES:
         found.append("picture with a transparent colour laid over white")
     try:
         if _orientation(image) != 1:

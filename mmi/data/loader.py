@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
@@ -20,6 +22,8 @@ from mmi.data.skips import SkipLog, SkipRecord
 
 _PREFETCHED = 2
 """Batches that a worker is given ahead of need."""
+_TURNS = _PREFETCHED + 1
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - nothing is made there, its room is looked at
 PlanFactory = Callable[[], Iterator[BatchPlan]]
 
 
@@ -50,11 +54,11 @@ class _SharedPixels:
     way nothing is overwritten that is still needed.
 
     Args:
-        n_bytes: Pixels of the largest batch. No memory is taken before it is written to.
+        n_bytes: Pixels of the largest batch; 0 has all in private memory. No memory is taken before it is written to.
     """
 
     def __init__(self, n_bytes: int) -> None:
-        self._turns = tuple(_shared_bytes(n_bytes) for _ in range(_PREFETCHED + 1))
+        self._turns = tuple(_shared_bytes(n_bytes) for _ in range(_TURNS))
         self._turn, self._used = 0, 0
 
     def next_turn(self) -> None:
@@ -115,6 +119,26 @@ class _Parcel:
         return InterleavedBatch(**{**self._fields, **taken})
 
 
+def _has_room(n_bytes: int) -> bool:
+    """Say whether shared memory holds so much; if not, tell what that costs.
+
+    Writing to shared memory that is full kills a worker, and containers are often given 64 MiB.
+    """
+    try:
+        place = os.statvfs(_SHARED_MEMORY)
+    except (AttributeError, OSError):  # systems that have it elsewhere do not limit it so
+        return True
+    free = place.f_bavail * place.f_frsize
+    if n_bytes <= free:
+        return True
+    rank_zero_warn(
+        f"{_SHARED_MEMORY} has {free >> 20:,} MiB free and the workers of all loaders want {n_bytes >> 20:,} MiB; "
+        "pictures are sent as bytes instead, which is slower. Give the container more (--shm-size), or lower "
+        "data.num_workers or data.batch_size."
+    )
+    return False
+
+
 def _shared_bytes(count: int) -> Tensor:
     # As torch's own collation does; share_memory_ would write to all of it.
     return torch.empty(0, dtype=torch.uint8).set_(torch.UntypedStorage._new_shared(count))
@@ -155,13 +179,25 @@ class BatchLoader:
         log: Takes in what was left out.
         most_pictures: Pictures for which a batch has a place in the memory that workers share; with more it is sent
             as bytes, which is slower.
+        n_loaders: Loaders on this machine that the memory must do for; where it does not, all pictures are sent as
+            bytes, which is told.
     """
 
     def __init__(
-        self, plans: PlanFactory, collator: Collator, num_workers: int, log: SkipLog, *, most_pictures: int
+        self,
+        plans: PlanFactory,
+        collator: Collator,
+        num_workers: int,
+        log: SkipLog,
+        *,
+        most_pictures: int,
+        n_loaders: int = 1,
     ) -> None:
         self._log = log
+        self._n_iterations = 0
         n_bytes = most_pictures * collator.views.n_bytes
+        if not _has_room(n_loaders * num_workers * _TURNS * n_bytes):
+            n_bytes = 0
         self._shared = [_SharedPixels(n_bytes) for _ in range(num_workers)]
         self._loader = DataLoader(
             _PlannedBatches(collator, self._shared),
@@ -175,10 +211,19 @@ class BatchLoader:
         )
 
     def __iter__(self) -> Iterator[InterleavedBatch]:
+        """Begin where the stream stands now; only one iteration at a time, since all use the same workers.
+
+        Raises:
+            RuntimeError: If another iteration has begun since.
+        """
+        self._n_iterations += 1
+        number = self._n_iterations
         for batch, skipped, n_read in self._loader:
             self._log.add(skipped, n_read)
             received = batch.opened(self._shared) if isinstance(batch, _Parcel) else batch
             yield received.pin_memory() if torch.cuda.is_available() else received
+            if number != self._n_iterations:
+                raise RuntimeError("another iteration of this loader has begun, which ends this one; make two loaders.")
 
 
 def _prepare_worker(worker: int) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
 
+from mmi.config import ConfigError
 from mmi.data.draws import draws
 from mmi.data.rows import Row, RowStream
 from mmi.data.skips import SkipRecord
@@ -73,7 +74,7 @@ class Mixture:
         stop: Stop = "never",
     ) -> None:
         if not streams or sum(weights) <= 0:
-            raise ValueError("no training source has a weight above 0; set data.train.NAME.weight of at least one.")
+            raise ConfigError("no training source has a weight above 0; set data.train.NAME.weight of at least one.")
         self._streams = list(streams)
         self._weights = list(weights)
         self._seed = seed
@@ -111,7 +112,7 @@ class Mixture:
         """Return the next rows for one rank's batch; fewer where the pass ends, or its source under ``sum``.
 
         Raises:
-            ValueError: If a source gives no row in a whole epoch.
+            ConfigError: If a source gives no row in a whole epoch.
         """
         first, rows = self._n_rows, []
         empty: set[int] = set()
@@ -126,7 +127,7 @@ class Mixture:
                 self._tokens_of[number] += sum(len(document) for document in row.documents)
                 continue
             if number in empty:
-                raise ValueError(
+                raise ConfigError(
                     f'source "{stream.name}": none of its documents could be used; check its paths and rules.'
                 )
             empty.add(number)
@@ -170,10 +171,10 @@ class Mixture:
         settings changed, places are kept but what waited is packed anew or left out; a warning says so.
 
         Raises:
-            ValueError: If the state was written by another version.
+            ConfigError: If the state was written by another version.
         """
         if state.get("schema_version") != CURSOR_VERSION:
-            raise ValueError(
+            raise ConfigError(
                 f"the data position in this checkpoint has version {state.get('schema_version')}; this version of mmi "
                 f"reads {CURSOR_VERSION}. Resume with the version that wrote it."
             )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from mmi.config import ConfigError
 from mmi.data.mixture import Mixture
 from mmi.data.rows import Row, RowStream
 from mmi.data.skips import SkipRecord
@@ -105,7 +106,7 @@ def evaluation_plans(streams: Iterable[RowStream], *, batch_size: int, rank: int
                 yield plan()
         skipped.extend(stream.take_skipped())
         if n_rows == 0:
-            raise ValueError(
+            raise ConfigError(
                 f'source "{stream.name}": none of its documents could be used for evaluation'
                 + (f', the last because of "{skipped[-1].reason}"' if skipped else "")
                 + "; check its paths and rules."

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import gc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mmi.config import ConfigError
+from mmi.data.document import Document
 from mmi.data.encode import EncodingRules
 from mmi.data.merging import Merging
 from mmi.data.pack import BestFitPacker, OfficialPacker, Packer, Packing
-from mmi.data.reading import IndexedReader, Reader
+from mmi.data.reading import IndexedReader, Reader, document_of, problems_of
 from mmi.data.rows import RowStream
 from mmi.data.shards import FileShards, WholeSource, open_first, open_indexed
-from mmi.data.sources import Source, SourceConfig
+from mmi.data.skips import FAULTS, counted
+from mmi.data.sources import EmptySourceError, Source, SourceConfig
 from mmi.data.streaming import ShardReader
 from mmi.tokens import Tokenizer
+
+_MOST_TRIED = 1000
+_EPOCHS_TRIED = 20
 
 
 @dataclass(frozen=True)
@@ -33,7 +42,9 @@ class OpenedSource:
     @property
     def told(self) -> str:
         """How much it holds, for people."""
-        return f"{len(self.sample):,} documents" if self.shards is None else f"{len(self.shards):,} shards, streamed"
+        if self.shards is None:
+            return counted(len(self.sample), "document")
+        return f"{counted(len(self.shards), 'shard')}, streamed"
 
 
 def open_for_reading(name: str, config: SourceConfig, seed: int, *, where: str) -> OpenedSource:
@@ -48,11 +59,56 @@ def open_for_reading(name: str, config: SourceConfig, seed: int, *, where: str) 
     Raises:
         FileNotFoundError: If the path does not exist, or none of the first pictures does.
         FormatError: If no file is what its format says.
-        ValueError: If the source holds no records.
+        EmptySourceError: If the source holds no records, or none that can be used.
     """
-    if not config.streaming:
-        return OpenedSource(config, open_indexed(name, config, seed, where=where))
-    return OpenedSource(config, open_first(name, config, seed, where=where), FileShards(name, config, seed))
+    if config.streaming:
+        return OpenedSource(config, open_first(name, config, seed, where=where), FileShards(name, config, seed))
+    with _without_collection():
+        source = open_indexed(name, config, seed, where=where)
+    _refuse_unusable(source, where)
+    return OpenedSource(config, source)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Look for no garbage while millions of records come to stay: that took more time than reading them."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _refuse_unusable(source: Source, where: str) -> None:
+    """Refuse a source none of whose records can be used, before anything else of the run is built.
+
+    Of a source of more records than ``_MOST_TRIED`` that shows when it is read.
+    """
+    if len(source) > _MOST_TRIED:
+        return
+    reasons: Counter[str] = Counter()
+    told = ""
+    # Records that are left out by chance may be used in a later epoch.
+    for epoch in range(_EPOCHS_TRIED):
+        reasons.clear()
+        for index in range(len(source)):
+            found = document_of(source, index, epoch)
+            if isinstance(found, Document):
+                return
+            reasons[found.reason] += 1
+            told = f"{found.document_id}: {found.detail or found.reason}"
+        if set(reasons) <= FAULTS:
+            break
+    for problem in problems_of(source):
+        reasons[problem.reason] += 1
+        told = f"{problem.document_id}: {problem.detail}"
+    listed = ", ".join(f"{n:,} x {reason}" for reason, n in reasons.most_common())
+    raise EmptySourceError(
+        f"{where}: none of {counted(reasons.total(), 'record')} can be used ({listed}; the last is "
+        f"{told.rstrip('. ')}); mend the data, loosen the rules of the source, or leave it out."
+    )
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmi.config import ConfigError
 from mmi.data.document import Document
 from mmi.data.encode import EncodedDocument, EncodingRules, encode_document
 from mmi.data.merging import Merging
@@ -61,6 +62,7 @@ class RowStream:
         self._endless = endless
         self._merging = merging
         self._unused_running = 0
+        self._last_unused: SkipRecord | None = None
         self._ready: deque[Piece] = deque()
         # Records of waiting pieces that are not found by their place alone.
         self._members: dict[tuple[int, int], tuple[Address, ...]] = {}
@@ -69,7 +71,7 @@ class RowStream:
         """Return the next row, or None at the end of an epoch of a stream that is not endless.
 
         Raises:
-            ValueError: If the source yields nothing that can be used.
+            ConfigError: If the source yields nothing that can be used.
         """
         for _ in range(_MAX_UNUSED_RUNNING):
             pieces = self._packer.next_row(self._pieces())
@@ -81,7 +83,7 @@ class RowStream:
                 SkipRecord(self.name, name, "text in a row without a complete picture", whole=False)
                 for name in dict.fromkeys(piece.document.id for piece in pieces)
             )
-        raise ValueError(
+        raise ConfigError(
             f'source "{self.name}": {_MAX_UNUSED_RUNNING} rows running have no picture, and packing "official" '
             "leaves such rows out; set data.packing to best_fit."
         )
@@ -168,10 +170,7 @@ class RowStream:
                 self._reader.next_epoch()
                 empty += 1
                 if empty > _MAX_EMPTY_EPOCHS:
-                    raise ValueError(
-                        f'source "{self.name}" holds nothing for this rank in {empty} epochs running: it has fewer '
-                        "documents than there are ranks, or none that can be used. Leave it out or use fewer ranks."
-                    )
+                    raise ConfigError(self._nothing_in(empty))
 
     def _prepare(self, first: tuple[Reading, Document]) -> None:
         """Encode a document, together with those that join it, and queue its pieces."""
@@ -214,12 +213,24 @@ class RowStream:
             self._note_dropped(reading.document)
         return None
 
+    def _nothing_in(self, n_epochs: int) -> str:
+        if (last := self._last_unused) is None:
+            return (
+                f'source "{self.name}" holds nothing for this rank in {n_epochs} epochs running: it has fewer '
+                "documents than there are ranks; leave it out or use fewer ranks."
+            )
+        return (
+            f'source "{self.name}": no document could be used in {n_epochs} epochs running, the last because of '
+            f'"{last.reason}" ({last.document_id}: {last.detail}); check its paths and rules.'
+        )
+
     def _note_dropped(self, last: SkipRecord) -> None:
         self._unused_running += 1
+        self._last_unused = last
         known = self._reader.n_documents
         limit = _MAX_UNUSED_RUNNING if known is None else min(_MAX_UNUSED_RUNNING, 10 * known + 100)
         if self._endless and self._unused_running >= limit:
-            raise ValueError(
+            raise ConfigError(
                 f'source "{self.name}": {limit} documents running could not be used, the last because of '
                 f'"{last.reason}" ({last.document_id}: {last.detail}); check its paths and rules.'
             )

@@ -15,7 +15,7 @@ from mmi.data.document import Document
 from mmi.data.pack import RowCut
 from mmi.data.reading import problems_of
 from mmi.data.skips import BROKEN_SHARD, SkipRecord
-from mmi.data.sources import SOURCES, Source, SourceConfig, fetched, open_source
+from mmi.data.sources import SOURCES, EmptySourceError, Source, SourceConfig, fetched, open_source
 from mmi.data.sources.places import is_url
 from mmi_eval.formats import mmc4, obelics, pair_lines
 from mmi_eval.formats.errors import FormatError
@@ -235,14 +235,15 @@ def open_first(name: str, config: SourceConfig, seed: int, *, where: str) -> Sou
 
     Raises:
         FormatError: If none can.
+        EmptySourceError: If none holds a record.
         FileNotFoundError: If there is none, or its first documents have no pictures.
     """
     shards = FileShards(name, config, seed)
-    first: FormatError | None = None
+    first: FormatError | EmptySourceError | None = None
     for shard in range(len(shards)):
         try:
             return open_source(name, replace(config, path=shards.shard_name(shard), streaming=False), seed, where=where)
-        except FormatError as error:
+        except (FormatError, EmptySourceError) as error:
             first = first or error
     assert first is not None, "there is at least one file"
     raise first

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from mmi.config import ConfigError
+
 NO_FILE = "picture without a file"
 UNREADABLE = "unreadable picture"
 BROKEN = "broken record"
@@ -20,6 +22,16 @@ _SCHEMA_VERSION = 1
 _MAX_REMEMBERED = 1_000_000
 _MAX_EXAMPLES = 100
 _LEAST_READ = 1000
+
+
+def counted(n: int, one: str) -> str:
+    """Return a number with its noun.
+
+    Example:
+        >>> counted(1, "document"), counted(1200, "document")
+        ('1 document', '1,200 documents')
+    """
+    return f"{n:,} {one}" if n == 1 else f"{n:,} {one}s"
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ class SkipError(Exception):
         return SkipRecord(source, self.document_id, self.reason, self.detail)
 
 
-class TooManyFaultsError(ValueError):
+class TooManyFaultsError(ConfigError):
     """Say in one sentence that too much of the data is damaged to go on, why, and where every case is named."""
 
 
@@ -149,11 +161,11 @@ class SkipLog:
         else:
             lines = ["Left out:"]
         for (source, reason), count in self.documents.most_common():
-            lines.append(f"  {source}: {count} documents: {reason}")
+            lines.append(f"  {source}: {counted(count, 'document')}: {reason}")
         for (source, reason), count in self.parts.most_common():
-            lines.append(f"  {source}: {count} x {reason} (the rest of the document was used)")
+            lines.append(f"  {source}: {count:,} x {reason} (the rest of the document was used)")
         lines += ["Unusual, but used:"] if self.used else []
-        lines += [f"  {source}: {count} x {reason}" for (source, reason), count in self.used.most_common()]
+        lines += [f"  {source}: {count:,} x {reason}" for (source, reason), count in self.used.most_common()]
         if self._path is not None and len(lines) > 1:
             lines.append(f"  Every case by name: {self._path}")
         return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Literal
@@ -15,10 +15,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from mmi.checkpoints.run_folder import RunFolder, read_tracking, write_tracking
 from mmi.config import ConfigError
 from mmi.data.document import Document
+from mmi.data.skips import counted
 from mmi.errors import require_package
 from mmi.models.generation import GenerationSettings
 from mmi.training.checkpointing import FolderCheckpointIO, RunCheckpoint
 from mmi.training.csv_log import CsvLog
+from mmi.training.guard import OnNonFinite, StepGuard
 from mmi.training.interrupt import GracefulInterrupt
 from mmi.training.panel import Generate, PromptPanel, panel_from_documents, panel_from_prompts
 
@@ -49,6 +51,8 @@ class RunConfig:
         folder: Where run folders are.
         save_every: Optimizer steps between two checkpoints.
         keep: How many ``step-N`` checkpoints stay beside ``last`` and ``best``.
+        on_non_finite: What a gradient that is not finite does: ``skip`` leaves the step out and counts it, up to ten
+            running; ``stop`` ends the run. Either way ``incidents.jsonl`` names the documents.
         panel_every: Optimizer steps between two drawings of the prompt panel; 0 draws none.
         panel_documents: How many documents of the data are in the panel, each cut before its last picture.
         panel_prompts: Prompts of your own, each a list of texts and of pictures written ``{image: FILE}``.
@@ -61,6 +65,7 @@ class RunConfig:
     folder: str = "runs"
     save_every: int = 1000
     keep: int = 5
+    on_non_finite: OnNonFinite = "skip"
     panel_every: int = 0
     panel_documents: int = 4
     panel_prompts: tuple[tuple[str | dict[str, str], ...], ...] = ()
@@ -150,18 +155,40 @@ def make_panel(
         generate: Continues a prompt with the network in training.
 
     Raises:
-        ConfigError: If a picture of a prompt cannot be read.
+        ConfigError: If a picture of a prompt cannot be read, or none of the documents can be used.
     """
     if not config.panel_every:
         return None
-    items = panel_from_prompts(config.panel_prompts) + panel_from_documents(documents, config.panel_documents)
+    looked_at: list[str] = []
+    items = panel_from_prompts(config.panel_prompts)
+    items += panel_from_documents(_noted(documents, looked_at), config.panel_documents)
     if not items:
-        raise ConfigError("run.panel_every asks for a panel, but there is no document to make one of; set data.val.")
+        raise ConfigError(_no_panel(looked_at))
     return PromptPanel(items, config.panel_every, folder.samples, generate)
 
 
+def _noted(documents: Iterable[Document], looked_at: list[str]) -> Iterator[Document]:
+    for document in documents:
+        looked_at.append(f"{document.id} of source {document.source}")
+        yield document
+
+
+def _no_panel(looked_at: Sequence[str]) -> str:
+    """Say why there is no prompt for the panel: what is wrong is the data, not ``run.panel_every``."""
+    if looked_at:
+        return (
+            f"no picture of the data could be read in {counted(len(looked_at), 'document')}, from {looked_at[0]} to "
+            f"{looked_at[-1]}; mmi data check --config FILE names each, so mend them or choose other data."
+        )
+    return (
+        "none of the documents under data.val (of data.train, where there is no data.val) can be used; mmi data stats "
+        "--config FILE says which rules leave them out and mmi data check --config FILE what is broken: mend the data, "
+        "loosen the rules, or set data.val to other data."
+    )
+
+
 def make_callbacks(config: RunConfig, folder: RunFolder, panel: PromptPanel | None = None) -> list[Callback]:
-    """Build what watches over a run: the prompt panel, checkpoints, Ctrl-C.
+    """Build what watches over a run: the prompt panel, gradients, checkpoints, Ctrl-C.
 
     Args:
         config: Settings of the run.
@@ -169,7 +196,8 @@ def make_callbacks(config: RunConfig, folder: RunFolder, panel: PromptPanel | No
         panel: What ``make_panel`` returned.
     """
     checkpoints = RunCheckpoint(folder.checkpoints, config.save_every, config.keep)
-    callbacks: list[Callback] = [checkpoints, GracefulInterrupt(checkpoints)]
+    guard = StepGuard(folder.incidents_file, config.on_non_finite)
+    callbacks: list[Callback] = [guard, checkpoints, GracefulInterrupt(checkpoints)]
     return callbacks if panel is None else [panel, *callbacks]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,31 @@ def test_addresses_need_the_word_download(tmp_path, capsys):
     assert "add --download" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert prepare("cc12m", "--from", tmp_path / "list.tsv", "--out", tmp_path / "out", "--dry-run") == 0
+
+
+def test_a_download_with_nothing_to_fetch_is_refused(tmp_path, capsys):
+    """A table is looked through to its end: a single address is enough to need the word."""
+    drawing(1).save(tmp_path / "1.png")
+    rows = "".join('{"image": "1.png", "caption": "a"}\n' for _ in range(1200))
+    (tmp_path / "list.jsonl").write_text(rows, encoding="utf-8")
+    words = ("own", "--from", tmp_path / "list.jsonl", "--out", tmp_path / "out", "--download")
+    assert prepare(*words) == 2
+    assert "are files; leave it out" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "list.jsonl").write_text(rows + '{"url": "http://x.example/1.jpg", "caption": "a"}\n', encoding="utf-8")
+    assert prepare(*words) == 0
+    assert "1,200 records" in capsys.readouterr().out
+
+
+def test_a_damaged_tar_does_not_stop_the_others(world, tmp_path, capsys):
+    raw = tmp_path / "raw"
+    shutil.copytree(world / "pairs" / "train", raw)
+    (raw / "zz.tar").write_bytes(b"<html>404</html>" * 100)
+    assert prepare("own", "--from", raw, "--out", tmp_path / "out") == 0
+    told = capsys.readouterr().out
+    assert "left out: 1 x broken shard" in told
+    assert "10 records and 10 pictures in 1 shard:" in told
+    assert '"document_id":"zz.tar"' in (tmp_path / "out" / "skipped.jsonl").read_text(encoding="utf-8").replace(" ", "")
 
 
 def test_lists_of_illegal_addresses_are_not_fetched(tmp_path, capsys):
@@ -150,8 +176,8 @@ def test_faults_duplicates_and_overlap_are_told_with_exit_code_1(damaged, tmp_pa
     printed = capsys.readouterr().out
     assert "1 x unreadable picture" in printed
     assert "1 x picture without a file" in printed
-    assert "1 pictures whose bytes are there before" in printed
-    assert "1 pictures are in evaluation sets" in printed
+    assert "1 picture whose bytes are there before" in printed
+    assert "1 picture is in evaluation sets" in printed
     report = json.loads(out.read_text(encoding="utf-8"))
     assert report["failed"]
     [source] = report["sources"]

@@ -8,6 +8,7 @@ from mmi.cli import COMMANDS, main
 from mmi.data.microworld import write_world
 
 SMOKE = ["--config", "smoke", "--run.folder=runs"]
+ONLY = ["--data.val=null"]
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,13 @@ def world(tmp_path_factory):
     (folder / "malformed.yaml").write_text("model: {compat: official\nrun: {name: x}\n")
     (folder / "note.txt").write_text("no picture")
     picture = next((folder / "data").rglob("*.png")).read_bytes()
+    (folder / "tars").mkdir()
+    (folder / "tars" / "0.tar").write_bytes(b"<html>404</html>" * 100)
     (folder / "cut.png").write_bytes(picture[: len(picture) // 2])
+    for name, data, caption in (("latin", picture, b"caf\xe9"), ("halves", picture[:200], b"whole")):
+        (folder / name).mkdir()
+        (folder / name / "a.png").write_bytes(data)
+        (folder / name / "a.txt").write_bytes(caption)
     (folder / "list.yaml").write_text("data: {train: [1]}")
     (folder / "open.yaml").write_text("run: {name: '${a'}")
     (folder / "null.yaml").write_text("data: {~: 1}")
@@ -107,6 +114,26 @@ WRONG = {
         "bad.json is not JSON",
         "rewrite",
     ),
+    "data with nothing that can be read": (
+        ["fit", *SMOKE, *ONLY, "--data.train={mine: {format: folder, path: latin}}"],
+        "data.train.mine.path holds no records that can be read",
+        "a.txt is not UTF-8 (byte 3); convert the file to UTF-8",
+    ),
+    "data of which the rules leave nothing": (
+        ["fit", *SMOKE, *ONLY, "--data.train.pairs.min_caption_chars=999"],
+        "data.train.pairs: none of 4 records can be used (4 x caption shorter than 999 characters",
+        "loosen the rules of the source",
+    ),
+    "data without a picture that can be read": (
+        ["fit", *SMOKE, *ONLY, "--data.train={mine: {format: folder, path: halves}}"],
+        "no picture of the data could be read in 1 document, from a.png of source mine",
+        "mmi data check --config FILE names each",
+    ),
+    "evaluation data of which nothing is left": (
+        ["fit", *SMOKE, "--data.val.captions.min_caption_chars=999"],
+        "data.val.captions: none of",
+        "loosen the rules",
+    ),
     "doctor of a list of sources": (["doctor", *SMOKE, "--data.train=[1]"], "data.train is [1]", "expected keys"),
     "no checkpoint to go on from": (["fit", *SMOKE, "--ckpt_path", "last"], "holds no checkpoint", "mmi fit"),
     "no run folder": (["generate", "--run", "runs/none", "--text", "a"], "runs/none", "holds no checkpoint"),
@@ -124,6 +151,21 @@ WRONG = {
         ["data", "prepare", "own", "--from", "https://x.org/a.zip", "--out", "o"],
         "--from is the address",
         "fetch the release yourself",
+    ),
+    "prepare with a download of files": (
+        ["data", "prepare", "own", "--from", "halves", "--out", "o", "--download"],
+        "--download fetches pictures whose records hold addresses, but those of halves are files",
+        "leave it out",
+    ),
+    "prepare with a download of stories": (
+        ["data", "prepare", "mmc4", "--from", "data/smoke-world/stories", "--out", "o", "--download"],
+        "--download is for pairs; mmc4 has the recipe mmc4",
+        "leave it out",
+    ),
+    "prepare of nothing but damaged tars": (
+        ["data", "prepare", "own", "--from", "tars", "--out", "o"],
+        "0.tar is not a complete, uncompressed tar file",
+        "fetch or decompress it again",
     ),
     "prepare of an absent folder": (["data", "prepare", "own", "--from", "nowhere", "--out", "o"], "nowhere", "check"),
     "prepare into a used folder": (
@@ -170,6 +212,8 @@ WRONG = {
 def test_wrong_input_is_one_sentence_and_exit_code_2(world, monkeypatch, capfd, arguments):
     argv, what, way_out = arguments
     monkeypatch.chdir(world)
+    # Lightning's handler still writes to the stderr of the test that imported it, which is closed by now.
+    monkeypatch.setattr("logging.raiseExceptions", False)
     code = main(argv)
     err = capfd.readouterr().err
     (sentence,) = [line for line in err.splitlines() if line.startswith("mmi")]
@@ -220,7 +264,7 @@ _GROUPS = {
     "data": ("microworld", "prepare", "check", "stats", "preview", "caption"),
     "checkpoint": ("convert", "export", "verify", "migrate"),
     "assets": ("list", "verify", "download"),
-    "bench": ("ops", "data"),
+    "bench": ("ops", "data", "options"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from mmi.batch import InterleavedBatch
 from mmi.config import ConfigError
 from mmi.data.datamodule import InterleavedDataModule
 from mmi.data.sources import SourceConfig
+from mmi_eval.formats.mmc4 import MMC4Document, MMC4Image, write_mmc4
 from mmi_eval.formats.pair_tars import TarPair, write_pair_tar
 
 
@@ -147,12 +149,37 @@ def test_a_broken_picture_is_left_out_and_named_whoever_decodes(
 def test_a_source_of_which_nothing_can_be_used_stops_with_its_reason(world: Path, tokenizer_folder: str) -> None:
     source = SourceConfig("pair_tars", str(world / "pairs.tar"), min_caption_chars=500)
     module = data(world, tokenizer_folder, train={"mine": source}, val={"mine": source})
-    with pytest.raises(ValueError, match=r'"mine": 300 documents running could not be used.*shorter than 500'):
+    with pytest.raises(ConfigError, match=r"data\.train\.mine: none of 20 records can be used \(20 x .* than 500"):
+        module.setup("fit")
+    # Of a streamed source nobody knows at the start what its shards hold.
+    source = replace(source, streaming=True)
+    module = data(world, tokenizer_folder, train={"mine": source}, val={"mine": source})
+    with pytest.raises(ConfigError, match=r'"mine": no document could be used in 101 epochs.*shorter than 500'):
         next(iter(module.train_dataloader()))
     loader = module.val_dataloader()
     assert not isinstance(loader, list)
-    with pytest.raises(ValueError, match=r'"mine": none of its documents could be used.*shorter than 500'):
+    with pytest.raises(ConfigError, match=r'"mine": none of its documents could be used.*shorter than 500'):
         list(loader)
+
+
+def test_a_source_that_only_chance_leaves_out_is_opened(world: Path, tokenizer_folder: str, tmp_path: Path) -> None:
+    write_mmc4(tmp_path / "one.jsonl", [MMC4Document(("A sentence.",), (MMC4Image("0-0.png", 0, 0.3),))])
+    source = SourceConfig("mmc4", str(tmp_path / "one.jsonl"), images=str(world / "images"))
+    for seed in range(8):
+        data(world, tokenizer_folder, train={"mine": source}, seed=seed).setup("fit")
+
+
+def test_an_empty_first_shard_does_not_stop_a_streamed_source(
+    world: Path, tokenizer_folder: str, tmp_path: Path
+) -> None:
+    write_pair_tar(tmp_path / "0.tar", [])
+    shutil.copy(world / "pairs.tar", tmp_path / "1.tar")
+    source = SourceConfig("pair_tars", str(tmp_path), streaming=True)
+    module = data(world, tokenizer_folder, train={"mine": source})
+    assert next(iter(module.train_dataloader())).provenance
+    (tmp_path / "1.tar").unlink()
+    with pytest.raises(ConfigError, match=r"data\.train\.mine\.path holds no records"):
+        data(world, tokenizer_folder, train={"mine": source}).setup("fit")
 
 
 @pytest.mark.parametrize(

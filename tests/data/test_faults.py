@@ -8,6 +8,7 @@ import struct
 import tarfile
 import zlib
 from collections import Counter
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from factories import image_item
 from PIL import Image
 
 from mmi.data.datamodule import InterleavedDataModule
+from mmi.data.document import ImageItem
+from mmi.data.images import decode
 from mmi.data.skips import TooManyFaultsError
 from mmi.data.sources import SourceConfig
 from mmi_eval.formats.mmc4 import MMC4Document, MMC4Image, write_mmc4
@@ -52,7 +55,7 @@ UNUSUAL = {
     "cmyk": ("jpg", saved(rgb().convert("CMYK"), "JPEG")),
     "deep": ("png", saved(Image.fromarray(np.full((9, 9), 40_000, dtype=np.uint16)), "PNG")),
     "alpha": ("png", saved(rgb().convert("RGBA"), "PNG")),
-    "palette": ("png", saved(rgb().convert("P"), "PNG")),
+    "palette": ("png", saved(rgb().convert("P"), "PNG", transparency=0)),
     "misnamed": ("png", saved(rgb(), "JPEG")),
 }
 JPEG = saved(rgb((64, 64)), "JPEG")
@@ -158,6 +161,12 @@ def data(folder: Path, tokenizer: str, streaming: bool, **settings: object) -> I
     return InterleavedDataModule(tokenizer, sources, sources, **(defaults | {"buffer": 5} | settings))
 
 
+def test_an_opaque_palette_is_usual_and_one_with_transparency_is_told() -> None:
+    opaque, holed = saved(rgb().convert("P"), "PNG"), saved(rgb().convert("P"), "PNG", transparency=0)
+    told = [decode(ImageItem(partial(io.BytesIO, data), "a.png")).conversions for data in (opaque, holed)]
+    assert told == [(), ("picture with a transparent colour laid over white",)]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("streaming", [False, True], ids=["indexed", "streaming"])
 @pytest.mark.parametrize("split", ["evaluation", "training"])
@@ -191,7 +200,7 @@ def test_every_good_document_arrives_and_every_fault_is_counted_and_named(
         "picture converted from mode CMYK",
         "picture converted from mode I;16",
         "picture converted from mode RGBA",
-        "picture converted from mode P",
+        "picture with a transparent colour laid over white",
         "picture whose name has another format's ending",
     }
     told = module.skips.summary()

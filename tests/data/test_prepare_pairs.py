@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -15,11 +16,16 @@ from PIL import Image
 from shared_data import shared_path
 
 from mmi.config import ConfigError
+from mmi.data.checking.records import check_pictures
+from mmi.data.document import ImageItem, TextItem
+from mmi.data.images import decode
 from mmi.data.preparing.jobs import prepare
 from mmi.data.preparing.pair_inputs import open_pairs
 from mmi.data.preparing.pairs import PairWork
 from mmi.data.sources import SourceConfig, open_source
-from mmi_eval.formats.pair_tars import PairTars
+from mmi_eval.formats.caption_folder import captions_beside, read_caption_folder
+from mmi_eval.formats.errors import FormatError
+from mmi_eval.formats.pair_tars import PairTars, TarPair, write_pair_tar
 
 
 def picture(number: int, kind: str = "JPEG", size: tuple[int, int] = (40, 30)) -> bytes:
@@ -89,7 +95,7 @@ def test_the_captions_of_laion_coco_go_before_its_alt_texts(tmp_path):
     row = {"URL": "https://x.example/1.jpg", "TEXT": "DSC0001", "top_caption": "a dog", "all_captions": ["a", "b"]}
     (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     entry = open_pairs(tmp_path / "a.jsonl").entry(0)
-    assert (entry.caption, entry.place) == ("a dog", "https://x.example/1.jpg")
+    assert (entry.captions, entry.place) == (("a dog",), "https://x.example/1.jpg")
 
 
 def test_parquet_tables_are_read(tmp_path):
@@ -98,7 +104,7 @@ def test_parquet_tables_are_read(tmp_path):
 
     (tmp_path / "0.jpg").write_bytes(picture(0))
     write_parquet_rows(tmp_path / "list.parquet", [{"image": "0.jpg", "TEXT": "a"}], {"image": "text", "TEXT": "text"})
-    assert open_pairs(tmp_path / "list.parquet").entry(0).caption == "a"
+    assert open_pairs(tmp_path / "list.parquet").entry(0).captions == ("a",)
 
 
 def test_the_real_sample_of_img2dataset_is_packed_anew(tmp_path):
@@ -123,6 +129,88 @@ def test_broken_records_are_left_out_and_named(tmp_path):
     assert dict(done.left_out) == {"unreadable picture": 2, "empty caption": 2, "broken record": 1}
     lines = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
     assert {line["document_id"] for line in lines} == {name.relative_to(root).as_posix() for name in names[:5]}
+
+
+def test_several_captions_of_a_picture_become_several_pairs(tmp_path):
+    """The rule of the source ``folder``: every line of ``x.txt`` is a caption, as is every text of a list."""
+    (tmp_path / "lines").mkdir()
+    (tmp_path / "lines" / "a.jpg").write_bytes(picture(1))
+    (tmp_path / "lines" / "a.txt").write_text("A dog.\r\n\n A small dog. \n", encoding="utf-8")
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "a.jpg").write_bytes(picture(1))
+    row = json.dumps({"file_name": "a.jpg", "captions": ["A dog.", "A small dog."]})
+    (tmp_path / "list" / "captions.jsonl").write_text(row, encoding="utf-8")
+    for name in ("lines", "list"):
+        own = open_source("own", SourceConfig("folder", str(tmp_path / name)), 0, where="own")
+        prepare(PairWork(open_pairs(tmp_path / name)), tmp_path / f"{name} out", name="own")
+        tars = PairTars(tmp_path / f"{name} out")
+        assert [tars[i].caption for i in range(len(tars))] == ["A dog.", "A small dog."]
+        assert {tars.image_bytes(i) for i in range(2)} == {picture(1)}
+        assert [tars[i].metadata["caption"] for i in range(2)] == ["A dog.", "A small dog."]
+        shown = {item.text for epoch in range(2) for item in own.document(0, epoch).items if isinstance(item, TextItem)}
+        assert shown == {"a dog.", "a small dog."}
+
+
+@pytest.mark.parametrize(
+    ("text", "record", "captions"),
+    [
+        ("one\ntwo", None, ("one", "two")),
+        ("one\ntwo", {"caption": "one\ntwo"}, ("one\ntwo",)),
+        ("mine\nand more", {"caption": "of the web"}, ("mine", "and more")),
+        (None, {"caption": "of the web\nin two lines"}, ("of the web\nin two lines",)),
+        (None, {"caption": ["a", "b"]}, ("a", "b")),
+        (None, {"url": "https://x"}, ()),
+        ("", {"caption": "of the web"}, ()),
+        (None, None, ()),
+    ],
+)
+def test_captions_beside_a_picture_have_one_rule(tmp_path, text, record, captions):
+    (tmp_path / "a.avif").write_bytes(b"")
+    if text is not None:
+        (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    if record is not None:
+        (tmp_path / "a.json").write_text(json.dumps(record), encoding="utf-8")
+    assert captions_beside(tmp_path / "a.avif") == captions
+    assert [image.captions for image in read_caption_folder(tmp_path)] == [captions]
+    assert open_pairs(tmp_path).entry(0).captions == captions
+
+
+@pytest.mark.skipif("AVIF" not in Image.SAVE, reason="this Pillow writes no AVIF")
+def test_avif_pictures_are_found_by_every_reader_of_folders(tmp_path):
+    (tmp_path / "a.avif").write_bytes(picture(1, "AVIF"))
+    (tmp_path / "a.txt").write_text("a", encoding="utf-8")
+    source = open_source("own", SourceConfig("folder", str(tmp_path)), 0, where="own")
+    [item] = [item for item in source.document(0, 0).items if isinstance(item, ImageItem)]
+    assert decode(item).conversions == ()
+    assert len(check_pictures(tmp_path).pictures) == 1
+    prepare(PairWork(open_pairs(tmp_path)), tmp_path / "out", name="own")
+    assert PairTars(tmp_path / "out")[0].metadata["encoded_from"] == "AVIF"
+
+
+def test_damaged_tars_are_counted_and_named_and_the_others_packed(tmp_path):
+    raw = tmp_path / "raw"
+    for name in ("0", "1", "2"):
+        pairs = [(TarPair(f"{name}{i}", f"caption {i}", "jpg"), picture(i)) for i in range(4)]
+        write_pair_tar(raw / f"{name}.tar", pairs)
+    (raw / "1.tar").write_bytes((raw / "1.tar").read_bytes()[:6000])
+    (raw / "3.tar").write_bytes(b"<html>404</html>" * 100)
+    # As a process gets it that writes shards beside others.
+    pairs = pickle.loads(pickle.dumps(open_pairs(raw)))
+    done = prepare(PairWork(pairs, shard_size=4), tmp_path / "out", name="own")
+    tars = PairTars(tmp_path / "out")
+    named = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert {(line["document_id"], line["reason"]) for line in named} == {
+        ("3.tar", "broken shard"), ("1", "broken record")
+    }  # fmt: skip
+    assert done.records == len(tars) == 10
+    assert dict(done.left_out) == {"broken shard": 1, "broken record": 1}
+
+
+def test_nothing_but_damaged_tars_is_one_sentence(tmp_path):
+    for name in "01":
+        (tmp_path / f"{name}.tar").write_bytes(b"<html>404</html>" * 100)
+    with pytest.raises(FormatError, match=r"\.tar is not a complete"):
+        open_pairs(tmp_path)
 
 
 def test_unusual_formats_become_png_and_say_so_and_wrong_endings_are_corrected(tmp_path):

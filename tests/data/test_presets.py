@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import tarfile
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
+from factories import image_item
 
 from mmi.compose import compose, packaged_configs, parse_override
 from mmi.config_tree import from_tree
+from mmi.data.datamodule import InterleavedDataModule
 from mmi.data.sources import SourceConfig, open_source
+from mmi_eval.formats.mmc4 import MMC4Document, MMC4Image, write_mmc4
+from mmi_eval.formats.pair_tars import TarPair, write_pair_tar
 
 PRESETS = sorted(path.stem for path in (packaged_configs() / "data").glob("*.yaml"))
 SFT_SETS = {
@@ -124,3 +132,49 @@ def test_the_document_names_every_source_of_a_preset(name: str) -> None:
     assert f"data/{name}.yaml" in text
     for key in sources(name):
         assert f"`{key}`" in text, key
+
+
+@pytest.mark.parametrize("name", ["pretrain_paper", "pretrain_open"])
+def test_the_pretraining_mixtures_stream(name: str) -> None:
+    assert all(config.streaming for config in sources(name).values())
+
+
+def stand_in(root: Path, name: str) -> None:
+    """The folders of ``data/pretrain_paper.yaml``, two tiny shards each; scores are in the pairs' own records."""
+    png = image_item().open().read()
+    about = {"aesthetic_score": 6.0, "punsafe": 0.0, "pwatermark": 0.0, "NSFW": "UNLIKELY"}
+    for place in (name, "laion-coco", "cc12m", "objects365"):
+        for shard in range(2):
+            pairs = (TarPair(f"{i}", f"a caption of number {i}", "png", about) for i in range(8))
+            write_pair_tar(root / place / f"{shard:05d}.tar", ((pair, png) for pair in pairs))
+    for shard in range(2):
+        images = [MMC4Image(f"{shard}-{i}.png", 0, 0.5) for i in range(8)]
+        pages = [MMC4Document((f"Page {i} is long enough.",), (image, image)) for i, image in enumerate(images)]
+        write_mmc4(root / "mmc4" / "shards" / f"{shard}.jsonl.zip", pages)
+        (root / "mmc4" / "images").mkdir(exist_ok=True)
+        with tarfile.open(root / "mmc4" / "images" / f"{shard}.tar", "w") as archive:
+            for image in images:
+                member = tarfile.TarInfo(image.image_name)
+                member.size = len(png)
+                archive.addfile(member, io.BytesIO(png))
+
+
+def test_the_streamed_mixture_has_the_paper_s_weights(tokenizer_folder: str, tmp_path: Path) -> None:
+    """Batches are drawn 1 : 1 : 1 : 2, and the rows of an MMC4 batch are twice as many (Table 11)."""
+    stand_in(tmp_path, "laion2b-en")
+    settings = {"paths.data": tmp_path, "data.tokenizer": tokenizer_folder, "data.seq_length": 96}
+    small = {"batch_size": 7, "num_workers": 0, "image_size": 8, "target_size": None, "tokens_per_image": 3}
+    settings |= {f"data.{key}": "null" if value is None else value for key, value in small.items()}
+    tree = compose(["data/pretrain_paper.yaml"], [parse_override(key, str(value)) for key, value in settings.items()])
+    train = {key: from_tree(SourceConfig, source, key) for key, source in tree["data"].pop("train").items()}
+    module = InterleavedDataModule(train=train, **tree["data"])
+    n_rows: Counter[str] = Counter()
+    for plan in islice(module.training_plans(), 200):
+        n_rows.update(row.documents[0].source for row in plan.rows)
+        assert not plan.skipped or {skip.reason for skip in plan.skipped} <= {"picture beyond the first 6"}
+    shares = {name: count / n_rows.total() for name, count in n_rows.items()}
+    paper = dict(zip(("laion_en", "laion_coco", "cc12m_objects365", "mmc4"), (1, 1, 1, 2), strict=True))
+    rows_of_batch = dict.fromkeys(paper, 2) | {"mmc4": 4}
+    total = sum(paper[name] * rows_of_batch[name] for name in paper)
+    expected = {name: paper[name] * rows_of_batch[name] / total for name in paper}
+    assert shares == pytest.approx(expected, abs=0.05)

@@ -30,6 +30,7 @@ from mmi_eval.formats.ocrvqa import write_ocrvqa
 from mmi_eval.formats.picture_questions import PictureQuestion
 from mmi_eval.formats.stvqa import write_stvqa
 from mmi_eval.formats.textcaps import write_textcaps
+from mmi_eval.formats.vist import VISTFile, VISTSentence, VISTStory, write_vist
 
 
 def opened(format: str, path: Path | str, **rules: Any) -> Source:
@@ -340,3 +341,16 @@ def test_missing_clips_label_maps_and_instances_are_named(microworld: Path, tmp_
         opened("pororo", clips).document(0, 0)
     with pytest.raises(FileNotFoundError, match=r"instances\.json does not exist"):
         opened("refcoco", shutil.copy(microworld / "refcoco" / "refcoco" / "refs(unc).p", tmp_path))
+
+
+@pytest.mark.parametrize("folder", ["images/train_images", "images/train", "images"])
+@pytest.mark.parametrize("ending", ["png", "jpg", "gif"])
+def test_photos_of_vist_are_found_where_archives_put_them(folder: str, ending: str, tmp_path: Path) -> None:
+    sentences = tuple(VISTSentence(str(i), f"Sentence {i}.", i) for i in range(5))
+    path = tmp_path / "annotations" / "train.story-in-sequence.json"
+    path.parent.mkdir()
+    write_vist(path, VISTFile((VISTStory("7", sentences),)))
+    for i in range(5):
+        draw(tmp_path / folder / f"{i}.{ending}")
+    source = opened("vist", path, images=str(tmp_path / "images"))
+    assert source[0].n_images == 5

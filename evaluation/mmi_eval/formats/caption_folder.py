@@ -2,36 +2,45 @@
 
 A list is ``captions.jsonl``, ``captions.csv``, ``metadata.jsonl`` or ``metadata.csv`` in the folder: the picture under
 ``file_name`` or ``image``, its caption under ``caption`` or ``text`` (JSON lines may have a list of them); several rows
-of one picture are joined. Without a list the captions of ``a/x.jpg`` are the lines of ``a/x.txt``. Folders below are
-looked into. The lists of the ``imagefolder`` layout (https://huggingface.co/docs/datasets/image_dataset) are read too.
+of one picture are joined. Without a list the captions of ``a/x.jpg`` lie beside it (``captions_beside``). Folders below
+are looked into. The lists of the ``imagefolder`` layout (https://huggingface.co/docs/datasets/image_dataset) are read
+too.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from .coco_captions import CaptionedImage, number_in_name
-from .errors import FormatError, as_object, dump_json, existing_file, field, parse_json, text_list
+from .errors import FormatError, as_object, dump_json, existing_file, field, load_json, parse_json, text_list
 from .random_access import IndexedLines
 
 ListName = Literal["captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv"]
 LISTS: tuple[ListName, ...] = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+"""Endings, in any case, by which files are taken for pictures wherever a folder of pictures is read."""
+Row = tuple[str, tuple[str, ...]]
 _NAME_KEYS, _TEXT_KEYS = ("file_name", "image"), ("caption", "text", "captions")
 
 
-def read_caption_folder(folder: str | Path) -> list[CaptionedImage]:
+def read_caption_folder(folder: str | Path, problems: list[tuple[str, str]] | None = None) -> list[CaptionedImage]:
     """Read the pictures of a folder with their captions, by name or in the order of the list.
 
     A picture without a caption is there with none.
 
+    Args:
+        folder: The folder.
+        problems: Takes the name of every picture or row whose captions are broken and what is wrong, in place of an
+            error: the others are kept. ``None`` raises.
+
     Raises:
         FileNotFoundError: If there is no such folder, or neither a list nor a picture in it.
-        FormatError: If there are two lists, or one is malformed.
+        FormatError: If there are two lists, one is no text at all, or (without ``problems``) captions are broken.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -40,52 +49,99 @@ def read_caption_folder(folder: str | Path) -> list[CaptionedImage]:
     if len(lists) > 1:
         raise FormatError(f"{folder} holds {lists[0].name} and {lists[1].name}; keep one list of captions.")
     if lists:
-        return _joined(_csv_rows(lists[0]) if lists[0].suffix == ".csv" else _json_rows(lists[0]))
-    pictures = sorted(f for f in folder.rglob("*") if f.suffix.lower() in PICTURES and f.is_file())
+        rows = _csv_rows(lists[0]) if lists[0].suffix == ".csv" else _json_rows(lists[0])
+        return _joined(_whole(rows, problems))
+    pictures = pictures_below(folder)
     if not pictures:
         raise FileNotFoundError(f"{folder} holds no picture; expected {', '.join(PICTURES)} with a .txt beside each.")
-    return _joined((p.relative_to(folder).as_posix(), _beside(p)) for p in pictures)
+    beside = ((name, partial(_with_captions, folder, name)) for name in pictures)
+    return _joined(_whole(beside, problems))
 
 
-def _beside(picture: Path) -> tuple[str, ...]:
-    text = picture.with_suffix(".txt")
-    if not text.is_file():
-        return ()
+def pictures_below(folder: Path) -> list[str]:
+    """Return the paths of all pictures below a folder, from there, in order."""
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def captions_beside(picture: Path) -> tuple[str, ...]:
+    """Return the captions that lie beside a picture ``x.jpg``; none where there are none.
+
+    Every line of ``x.txt`` that is not empty is a caption. Without that file it is ``caption`` of ``x.json``, a text or
+    a list of texts. What img2dataset writes has both with the same text, which then is one caption, whole.
+
+    Raises:
+        FormatError: If a file is not UTF-8, not JSON, cannot be read, or its ``caption`` is no text.
+    """
+    text, record = picture.with_suffix(".txt"), picture.with_suffix(".json")
+    about: Mapping[str, Any] = {}
     try:
-        lines = text.read_bytes().decode("utf-8-sig").splitlines()
+        if record.is_file():
+            about = as_object(load_json(record, "what is known of a picture"), str(record))
+        written = text.read_bytes().decode("utf-8-sig") if text.is_file() else None
     except UnicodeDecodeError as error:
         raise FormatError(f"{text} is not UTF-8 (byte {error.start}); convert the file to UTF-8.") from None
-    return tuple(line.strip() for line in lines if line.strip())
+    except OSError as error:
+        raise FormatError(f"{error.filename} cannot be read ({error.strerror}); check its permissions.") from None
+    told = about.get("caption")
+    if written is not None and (not isinstance(told, str) or told.strip() != written.strip()):
+        return tuple(line.strip() for line in written.splitlines() if line.strip())
+    if told is None:
+        return ()
+    return (told,) if isinstance(told, str) else text_list(told, f'{record}: "caption"')
 
 
-def _joined(rows: Iterable[tuple[str, tuple[str, ...]]]) -> list[CaptionedImage]:
+def _with_captions(folder: Path, name: str) -> Row:
+    return name, captions_beside(folder / name)
+
+
+def _whole(rows: Iterable[tuple[str, Callable[[], Row]]], problems: list[tuple[str, str]] | None) -> Iterator[Row]:
+    """Yield what each call returns; what is broken goes to ``problems`` under its name."""
+    for name, row in rows:
+        try:
+            yield row()
+        except FormatError as error:
+            if problems is None:
+                raise
+            problems.append((name, str(error)))
+
+
+def _joined(rows: Iterable[Row]) -> list[CaptionedImage]:
     captions: dict[str, tuple[str, ...]] = {}
     for name, texts in rows:
         captions[name] = captions.get(name, ()) + texts
     return [CaptionedImage(number_in_name(name), name, texts) for name, texts in captions.items()]
 
 
-def _json_rows(path: Path) -> Iterable[tuple[str, tuple[str, ...]]]:
+def _json_rows(path: Path) -> Iterator[tuple[str, Callable[[], Row]]]:
     lines = IndexedLines(path)
-    for number in range(len(lines)):
+
+    def row(number: int) -> Row:
         where = lines.where(number)
-        row = as_object(parse_json(lines[number], where), where)
-        name_key, text_key = _keys(row, where)
-        value = field(row, text_key, (str, list), where)
+        record = as_object(parse_json(lines[number], where), where)
+        name_key, text_key = _keys(record, where)
+        value = field(record, text_key, (str, list), where)
         texts = (value,) if isinstance(value, str) else text_list(value, f'{where}: "{text_key}"')
-        yield field(row, name_key, str, where), texts
+        return field(record, name_key, str, where), texts
+
+    for number in range(len(lines)):
+        yield f"{path.name}/{lines.row(number)}", partial(row, number)
 
 
-def _csv_rows(path: Path) -> Iterable[tuple[str, tuple[str, ...]]]:
+def _csv_rows(path: Path) -> Iterator[tuple[str, Callable[[], Row]]]:
     data = existing_file(path, "a list of captions").read_bytes()
     try:
-        rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
+        records = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
     except (UnicodeDecodeError, csv.Error):
         raise FormatError(f"{path} is no CSV file in UTF-8; check the path.") from None
-    for number, row in enumerate(rows, start=2):
-        where = f"{path}, row {number}"
-        name_key, text_key = _keys({key: value for key, value in row.items() if value is not None}, where)
-        yield row[name_key], (row[text_key],)
+
+    def row(number: int, record: Mapping[str, str]) -> Row:
+        known = {key: value for key, value in record.items() if value is not None}
+        name_key, text_key = _keys(known, f"{path}, row {number}")
+        return record[name_key], (record[text_key],)
+
+    for number, record in enumerate(records, start=2):
+        yield f"{path.name}/{number}", partial(row, number, record)
 
 
 def _keys(row: Mapping[str, Any], where: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from mmi.config import ConfigError
 from mmi.data.sources.config import Format, SourceConfig
-from mmi_eval.formats.caption_folder import LISTS, PICTURES
+from mmi_eval.formats.caption_folder import LISTS, captions_beside, pictures_below
 from mmi_eval.formats.errors import FormatError, load_json, parse_json
 from mmi_eval.formats.random_access import IndexedLines
 
@@ -42,18 +42,24 @@ def guess_sources(place: str | Path, images: str | None = None) -> dict[str, Sou
     files = sorted(
         f for f in place.iterdir() if f.is_file() and f.name.lower().endswith((*_LINES, ".json", ".parquet"))
     )
-    pictures = {path.with_suffix("") for path in place.rglob("*") if path.suffix.lower() in PICTURES}
+    pictures = [place / name for name in pictures_below(place)]
+    stems = {picture.with_suffix("") for picture in pictures}
     found = {}
     for file in files:
-        if file.suffix == ".txt" and file.with_suffix("") in pictures:
+        if file.suffix in (".txt", ".json") and file.with_suffix("") in stems:
             continue
         layout = _layout_of(file, strict=False)
         if layout is not None:
             found[file.name.split(".")[0] if len(files) == 1 else file.name] = _source(layout, file, images)
-    captioned = any((place / name).is_file() for name in LISTS) or any(
-        p.with_suffix(".txt").is_file() for p in pictures
-    )
+    captioned = any((place / name).is_file() for name in LISTS) or any(map(_is_captioned, pictures))
     return {place.name: SourceConfig("folder", str(place))} if pictures and captioned and not found else found
+
+
+def _is_captioned(picture: Path) -> bool:
+    try:
+        return bool(captions_beside(picture)) or picture.with_suffix(".txt").is_file()
+    except FormatError:
+        return True
 
 
 def _prepared(place: Path, told: Mapping[str, Any]) -> dict[str, SourceConfig]:

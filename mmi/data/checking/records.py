@@ -23,10 +23,10 @@ from mmi.data.shards import open_indexed
 from mmi.data.skips import BROKEN, UNREADABLE, SkipError
 from mmi.data.sources import SOURCES, Source, SourceConfig, fetched
 from mmi.data.sources.config import DROP_RULES
+from mmi_eval.formats.caption_folder import PICTURES, pictures_below
 from mmi_eval.formats.errors import FormatError
 
 Progress = Callable[[int, int], None]
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 _RULES_OFF: dict[str, Any] = {
     "min_similarity": -1.0,
     "max_images": 1_000_000,
@@ -153,7 +153,7 @@ def check_pictures(folder: str | Path, *, workers: int = 1, progress: Progress |
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder; give a folder of pictures.")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    files = [root / name for name in pictures_below(root)]
     if not files:
         raise FileNotFoundError(f"{root} holds no pictures ({', '.join(PICTURES)}); check the path.")
     found = SourceFindings(root.name, "pictures", len(files))

@@ -1,34 +1,40 @@
-"""A pair on its way into a shard, and what every kind of input can do."""
+"""A picture with its captions on its way into a shard, and what every kind of input can do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from mmi.data.preparing.jobs import LeftOut
 from mmi_eval.formats.random_access import FileRange
 
 
 @dataclass(frozen=True)
 class PairEntry:
-    """A caption and where its picture is to be found.
+    """A picture's captions and where the picture is to be found; each caption becomes a pair.
 
     Args:
         id: Names it in its input.
-        caption: As it is there; ``None`` where there is none.
+        captions: As they are there.
         place: A file, bytes in a tar, or an https address.
         metadata: What else its record says, as plain types.
     """
 
     id: str
-    caption: str | None
+    captions: tuple[str, ...]
     place: Path | FileRange | str
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 class PairInput(Protocol):
     """Pairs by number."""
+
+    @property
+    def problems(self) -> Sequence[LeftOut]:
+        """What was damaged when the input was opened, and is not among its records."""
+        ...
 
     def __len__(self) -> int: ...
 

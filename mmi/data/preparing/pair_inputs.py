@@ -5,18 +5,21 @@ Every input says how many records it has and gives each one by number; nothing i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from mmi.config import ConfigError
+from mmi.data.preparing.jobs import LeftOut
 from mmi.data.preparing.pair_entries import PairEntry, PairInput
 from mmi.data.preparing.pair_tables import JoinedPairs, TablePairs
-from mmi_eval.formats.errors import FormatError, as_object, load_json, optional_field
+from mmi.data.skips import BROKEN, BROKEN_SHARD
+from mmi_eval.formats.caption_folder import PICTURES, captions_beside, pictures_below
+from mmi_eval.formats.errors import FormatError, as_object, load_json
 from mmi_eval.formats.pair_tars import PairTars
+from mmi_eval.formats.shards import shard_files
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 TABLES = (".jsonl", ".jsonl.gz", ".jsonl.zip", ".json", ".tsv", ".csv", ".parquet", ".txt")
 CAPTION_TABLES = tuple(f"{stem}{end}" for stem in ("captions", "metadata", "pairs") for end in TABLES)
 """Names under which a folder of pictures may hold its captions."""
@@ -53,7 +56,7 @@ def open_pairs(source: str | Path, images: str | Path | None = None) -> PairInpu
         return TablePairs(tables[0], Path(images).expanduser() if images else source)
     lists = sorted(f for f in source.iterdir() if f.name.lower().endswith((".parquet", ".tsv", ".jsonl")))
     # Beside pictures, tables are what a downloader noted; alone, they are lists of addresses.
-    if lists and not any(path.suffix.lower() in PICTURES for path in source.rglob("*")):
+    if lists and not pictures_below(source):
         return JoinedPairs([TablePairs(file, Path(images).expanduser() if images else source) for file in lists])
     return FolderPairs(source)
 
@@ -70,8 +73,8 @@ class FolderPairs:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        found = (path for path in root.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
-        self._names = sorted(path.relative_to(root).as_posix() for path in found)
+        self.problems: tuple[LeftOut, ...] = ()
+        self._names = pictures_below(root)
         if not self._names:
             raise ConfigError(f"{root} holds no pictures ({', '.join(PICTURES)}), no tars and no table of captions.")
 
@@ -83,19 +86,13 @@ class FolderPairs:
         return self._names[index]
 
     def entry(self, index: int) -> PairEntry:
-        """Return a picture with the caption beside it."""
+        """Return a picture with the captions beside it, by the rule of the source ``folder``."""
         path = self._root / self._names[index]
+        record = path.with_suffix(".json")
         about: Mapping[str, Any] = {}
-        if path.with_suffix(".json").is_file():
-            about = as_object(load_json(path.with_suffix(".json"), "what is known of a picture"), f"{path.stem}.json")
-        if path.with_suffix(".txt").is_file():
-            data = path.with_suffix(".txt").read_bytes()
-            try:
-                return PairEntry(self._names[index], data.decode("utf-8"), path, about)
-            except UnicodeDecodeError as error:
-                raise FormatError(f"{path.stem}.txt is not UTF-8 (byte {error.start}); convert it.") from None
-        caption = optional_field(about, "caption", str, f"{path.stem}.json")
-        return PairEntry(self._names[index], caption, path, about)
+        if record.is_file():
+            about = as_object(load_json(record, "what is known of a picture"), str(record))
+        return PairEntry(self._names[index], captions_beside(path), path, about)
 
     def identity(self) -> dict[str, Any]:
         """Return a hash of the names."""
@@ -105,12 +102,24 @@ class FolderPairs:
 class TarPairs:
     """Pairs of tars that others packed; they are checked and packed anew.
 
+    Tars and members that are damaged are among the ``problems``.
+
     Args:
         path: A tar or a folder of tars.
+
+    Raises:
+        FormatError: If no tar can be read.
     """
 
     def __init__(self, path: Path) -> None:
-        self._tars = PairTars(path)
+        files, damaged = shard_files(path, (".tar",)), []
+        try:
+            self._tars = PairTars(files, strict=False)
+        except FormatError:
+            files, damaged = _readable(files)
+            self._tars = PairTars(files, strict=False)
+        broken = (LeftOut(name, BROKEN, told) for name, told in self._tars.problems)
+        self.problems: tuple[LeftOut, ...] = (*damaged, *broken)
 
     def __len__(self) -> int:
         return len(self._tars)
@@ -122,9 +131,29 @@ class TarPairs:
     def entry(self, index: int) -> PairEntry:
         """Return a pair."""
         pair = self._tars[index]
-        return PairEntry(self._tars.name(index), pair.caption, self._tars.image_range(index), pair.metadata)
+        return PairEntry(self._tars.name(index), (pair.caption,), self._tars.image_range(index), pair.metadata)
 
     def identity(self) -> dict[str, Any]:
         """Return a hash of the names."""
         names = "\n".join(self._tars.name(i) for i in range(len(self)))
         return {"input": "tars", "records": len(self), "names": sha256(names.encode()).hexdigest()}
+
+
+def _readable(files: Sequence[Path]) -> tuple[list[Path], list[LeftOut]]:
+    """Return the tars that can be opened at all, and what is wrong with the others.
+
+    Raises:
+        FormatError: If none can.
+    """
+    readable: list[Path] = []
+    damaged: list[LeftOut] = []
+    for file in files:
+        try:
+            PairTars(file, strict=False)
+        except FormatError as error:
+            if not readable and file == files[-1]:
+                raise
+            damaged.append(LeftOut(file.name, BROKEN_SHARD, str(error)))
+        else:
+            readable.append(file)
+    return readable, damaged

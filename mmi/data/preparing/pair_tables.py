@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from mmi.data.preparing.jobs import sha256_of
+from mmi.data.preparing.jobs import LeftOut, sha256_of
 from mmi.data.preparing.pair_entries import PairEntry
 from mmi_eval.formats.errors import FormatError, as_object, load_json, parse_json, path_inside
 from mmi_eval.formats.parquet_rows import ParquetRows
@@ -21,7 +21,7 @@ from mmi_eval.formats.random_access import IndexedLines
 _PICTURE_KEYS = ("image", "file_name", "filename", "image_path", "path")
 _ADDRESS_KEYS = ("url", "image_url")
 # LAION-COCO has the alt text beside its captions.
-_CAPTION_KEYS = ("top_caption", "caption", "text", "alt_text", "title")
+_CAPTION_KEYS = ("top_caption", "caption", "text", "captions", "alt_text", "title")
 
 
 class TablePairs:
@@ -36,11 +36,12 @@ class TablePairs:
 
     def __init__(self, path: Path, images: Path) -> None:
         self.path, self._images = path, images
+        self.problems: tuple[LeftOut, ...] = ()
         self._size = len(self._rows)
 
     def __getstate__(self) -> dict[str, Any]:
         # Rows can be many; another process reads the table itself.
-        return {"path": self.path, "_images": self._images, "_size": self._size}
+        return {"path": self.path, "_images": self._images, "_size": self._size, "problems": self.problems}
 
     def __len__(self) -> int:
         return self._size
@@ -70,13 +71,13 @@ class TablePairs:
         where, row = f"{self.path}, record {index + 1}", self._rows[index]
         record = as_object(parse_json(row, where) if isinstance(row, bytes) else row, where)
         keys = {key.lower(): key for key in record}
-        caption = _first(record, keys, _CAPTION_KEYS)
-        picture, address = _first(record, keys, _PICTURE_KEYS), _first(record, keys, _ADDRESS_KEYS)
+        captions = _first(record, keys, _CAPTION_KEYS)
+        picture, address = (next(iter(_first(record, keys, k)), None) for k in (_PICTURE_KEYS, _ADDRESS_KEYS))
         if picture is None and address is None:
             raise FormatError(f"{where} has no picture (image or url); its keys are: {', '.join(map(str, record))}.")
         if picture is not None and "://" not in picture:
-            return PairEntry(self.name(index), caption, path_inside(self._images, picture, where), record)
-        return PairEntry(self.name(index), caption, address or picture or "", record)
+            return PairEntry(self.name(index), captions, path_inside(self._images, picture, where), record)
+        return PairEntry(self.name(index), captions, address or picture or "", record)
 
     def identity(self) -> dict[str, Any]:
         """Return a hash of the table."""
@@ -92,6 +93,7 @@ class JoinedPairs:
 
     def __init__(self, parts: Sequence[TablePairs]) -> None:
         self._parts = parts
+        self.problems: tuple[LeftOut, ...] = ()
         self._ends = list(accumulate(len(part) for part in parts))
 
     def __len__(self) -> int:
@@ -117,15 +119,15 @@ class JoinedPairs:
         return self._parts[number], index - (self._ends[number - 1] if number else 0)
 
 
-def _first(record: Mapping[str, Any], keys: Mapping[str, str], wanted: Sequence[str]) -> str | None:
-    """Return the first of several values that is there: texts as they are, lists of texts joined."""
+def _first(record: Mapping[str, Any], keys: Mapping[str, str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Return the first of several values that is there: a text, or the texts of a list."""
     for name in wanted:
         value = record.get(keys[name]) if name in keys else None
         if isinstance(value, str):
-            return value
+            return (value,)
         if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
-            return " ".join(value)
-    return None
+            return tuple(value)
+    return ()
 
 
 class _TabRows(Sequence[dict[str, str]]):

@@ -29,7 +29,7 @@ _WINDOW = 64
 
 @dataclass(frozen=True)
 class PairWork:
-    """Cut pairs into shards of so many records each.
+    """Cut pairs into shards of so many records each; a picture with several captions becomes as many pairs.
 
     Args:
         pairs: Where they come from.
@@ -95,7 +95,8 @@ class PairWork:
         name = self.names()[number]
         first = number * self.shard_size
         span = range(first, min(first + self.shard_size, len(self.pairs)))
-        left_out: list[LeftOut] = []
+        # What is damaged as a whole belongs to no shard; the first tells of it.
+        left_out: list[LeftOut] = list(self.pairs.problems) if number == 0 else []
         with finished_file(out / f"{name}.tar") as draft:
             count = write_pair_tar(draft, self._checked(span, left_out))
         return ShardRecord(name, {f"{name}.tar": sha256_of(out / f"{name}.tar")}, count, count, tuple(left_out))
@@ -111,15 +112,17 @@ class PairWork:
                         left_out.append(found)
                         continue
                     entry, picture = found
-                    key = f"{index:09d}"
-                    caption = entry.caption or ""
-                    yield (TarPair(key, caption, picture.suffix, _metadata(key, entry, picture)), picture.data)
+                    for place, caption in enumerate(entry.captions):
+                        key = f"{index:09d}_{place}" if place else f"{index:09d}"
+                        about = _metadata(key, entry, caption, picture)
+                        yield TarPair(key, caption, picture.suffix, about), picture.data
 
     def _load(self, index: int) -> tuple[PairEntry, CheckedPicture] | LeftOut:
         name = self.pairs.name(index)
         try:
             entry = self.pairs.entry(index)
-            if self.captions is None and not (entry.caption or "").strip():
+            entry = replace(entry, captions=tuple(caption for caption in entry.captions if caption.strip()))
+            if self.captions is None and not entry.captions:
                 return LeftOut(name, EMPTY_CAPTION)
             if listed := self._opted_out.match(name, url=_address_of(entry)):
                 return LeftOut(name, OPTED_OUT, listed)
@@ -128,7 +131,7 @@ class PairWork:
                 caption = self._by_picture.get(sha256(data).hexdigest())
                 if caption is None:
                     return LeftOut(name, "picture without a cached caption")
-                entry = replace(entry, caption=caption)
+                entry = replace(entry, captions=(caption,))
             return entry, check_picture(data, name, short_side=self.short_side)
         except FetchError as error:
             return LeftOut(name, error.reason, error.detail)
@@ -136,6 +139,8 @@ class PairWork:
             return LeftOut(name, UNREADABLE, str(error))
         except FileNotFoundError as error:
             return LeftOut(name, NO_FILE, str(error.filename))
+        except OSError as error:
+            return LeftOut(name, UNREADABLE, f"{error.filename} ({error.strerror})")
         except FormatError as error:
             return LeftOut(name, BROKEN, str(error))
 
@@ -190,13 +195,13 @@ def count_addresses(pairs: PairInput, most: int = 1000) -> int:
     return count
 
 
-def _metadata(key: str, entry: PairEntry, picture: CheckedPicture) -> Mapping[str, object]:
+def _metadata(key: str, entry: PairEntry, caption: str, picture: CheckedPicture) -> Mapping[str, object]:
     """Return what the ``.json`` member says: the record, then what is known of the picture as it is in the shard."""
     height, width = picture.size
     own: dict[str, object] = {
         "key": key,
         "origin": entry.id,
-        "caption": entry.caption,
+        "caption": caption,
         "width": width,
         "height": height,
         "sha256": picture.sha256,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from mmi.data.skips import NO_FILE, SkipError
+from mmi.config import ConfigError
+from mmi.data.skips import NO_FILE, SkipError, SkipRecord, counted
 from mmi.data.sources.ade20k import Ade20kSource
 from mmi.data.sources.captions import CaptionSource
 from mmi.data.sources.config import Format, Source, SourceConfig
@@ -18,7 +19,7 @@ from mmi.data.sources.places import is_url, local_files
 from mmi.data.sources.questions import QuestionSource
 from mmi.data.sources.stories import StorySource
 
-__all__ = ["SOURCES", "Source", "SourceConfig", "fetched", "open_source"]
+__all__ = ["SOURCES", "EmptySourceError", "Source", "SourceConfig", "fetched", "open_source"]
 
 SOURCES: Mapping[Format, Callable[[str, SourceConfig, int], Source]] = {
     "mmc4": MMC4Source,
@@ -55,6 +56,10 @@ SOURCES: Mapping[Format, Callable[[str, SourceConfig, int], Source]] = {
 _N_TRIED = 20
 
 
+class EmptySourceError(ConfigError):
+    """Say in one sentence which source gives no document at all, why, and what to do."""
+
+
 def open_source(name: str, config: SourceConfig, seed: int, *, where: str) -> Source:
     """Open a source and try a few records, so that a wrong folder is noticed before training.
 
@@ -68,11 +73,11 @@ def open_source(name: str, config: SourceConfig, seed: int, *, where: str) -> So
         FileNotFoundError: If the path does not exist, or none of the first pictures does.
         FormatError: If a file is not what its format says.
         ConfigError: If the format needs a setting that is not there.
-        ValueError: If the source holds no records.
+        EmptySourceError: If the source holds no records.
     """
     source = SOURCES[config.format](name, fetched(config, where), seed)
     if len(source) == 0:
-        raise ValueError(f"{where}.path holds no records; check {', '.join(config.paths)}.")
+        raise EmptySourceError(f"{where}.path holds no records{_broken(source)}; check {', '.join(config.paths)}.")
     n_tried = min(_N_TRIED, len(source))
     missing: list[SkipError] = []
     for index in range(n_tried):
@@ -82,10 +87,18 @@ def open_source(name: str, config: SourceConfig, seed: int, *, where: str) -> So
             missing.extend([error] if NO_FILE in f"{error.reason} {error.detail}" else [])
     if len(missing) == n_tried:
         raise FileNotFoundError(
-            f"{where}: none of the first {n_tried} documents has its pictures ({missing[0].detail}); "
+            f"{where}: none of the first {counted(n_tried, 'document')} has its pictures ({missing[0].detail}); "
             f"set {where}.images to their folder."
         )
     return source
+
+
+def _broken(source: Source) -> str:
+    """Return what a source without records says of those that it had to leave out."""
+    problems: Sequence[SkipRecord] = getattr(source, "problems", ())
+    if not problems:
+        return ""
+    return f" that can be read ({counted(len(problems), 'fault')}, the first: {problems[0].detail.rstrip('. ')})"
 
 
 def fetched(config: SourceConfig, where: str) -> SourceConfig:

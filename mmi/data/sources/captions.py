@@ -16,7 +16,7 @@ from mmi.config import ConfigError
 from mmi.data.document import Document
 from mmi.data.draws import draws
 from mmi.data.filters import usable_caption
-from mmi.data.skips import EMPTY_CAPTION, SkipError
+from mmi.data.skips import BROKEN, EMPTY_CAPTION, SkipError, SkipRecord
 from mmi.data.sources.config import SourceConfig
 from mmi.data.sources.format_rules import Format
 from mmi.data.sources.pairs import pair_document
@@ -45,15 +45,16 @@ class CaptionSource(RecordSource[tuple[PictureStore, CaptionedImage]]):
     pairs = True
 
     def __init__(self, name: str, config: SourceConfig, seed: int) -> None:
-        paths, read = config.paths, READERS[config.format]
+        paths = config.paths
         files = shard_names(paths, lambda file: file.name if file.is_dir() else file.stem)
         folder = config.format == "folder"
         stores = [PictureFolders(Path(path, "-"), Path(path)) for path in paths] if folder else None
         stores = stores or picture_stores(config.images, map(Path, paths))
+        self.problems: list[SkipRecord] = []
         rows = [
             (file, store, record)
             for file, store, path in zip(files, stores, paths, strict=True)
-            for record in _one_per_picture(read(path, config))
+            for record in _one_per_picture(self._records_of(name, path, file, config))
         ]
         uses = Counter(record.file_name for _, _, record in rows) if len(paths) > 1 else {}
         named = [
@@ -63,6 +64,16 @@ class CaptionSource(RecordSource[tuple[PictureStore, CaptionedImage]]):
         super().__init__(name, config, seed, named)
         # A caption that answers a request is no pair: nothing of it is cut to fit a row.
         self.pairs = config.wording is None
+
+    def _records_of(self, name: str, path: str, file: str, config: SourceConfig) -> list[CaptionedImage]:
+        """Read a file; of a folder, captions that are broken are noted and left out."""
+        if config.format != "folder":
+            return READERS[config.format](path, config)
+        broken: list[tuple[str, str]] = []
+        records = read_caption_folder(path, broken)
+        ids = [(f"{file}/{one}" if len(config.paths) > 1 else one, told) for one, told in broken]
+        self.problems += [SkipRecord(name, document_id, BROKEN, told) for document_id, told in ids]
+        return records
 
     def _document(self, document_id: str, record: tuple[PictureStore, CaptionedImage], epoch: int) -> Document:
         """Return a picture with the caption whose turn it is."""
@@ -135,5 +146,4 @@ READERS: Mapping[Format, Callable[[str, SourceConfig], list[CaptionedImage]]] = 
     "textcaps": lambda path, config: read_textcaps(path),
     "paragraphs": _paragraphs,
     "narratives": _narratives,
-    "folder": lambda path, config: read_caption_folder(path),
 }

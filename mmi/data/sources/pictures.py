@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import BytesIO
@@ -17,6 +17,8 @@ from mmi_eval.formats.errors import FormatError, path_inside
 from mmi_eval.formats.image_tars import ImageTars
 from mmi_eval.formats.random_access import FileRange
 
+# More than a mixture has sources: shards of a source that streams are opened all the time, each asking for its store.
+_STORES_KEPT = 256
 _SPLIT = re.compile(r"(train|val|test)\d{4}")
 
 
@@ -118,12 +120,12 @@ class PictureTars:
     """Tars of pictures.
 
     Args:
-        pattern: Tar, or name with ``{00..99}`` or ``*``.
+        tars: Tar, or name with ``{00..99}`` or ``*``, or a list of these.
     """
 
-    def __init__(self, pattern: str) -> None:
-        self._tars = ImageTars(pattern)
-        self.told = pattern
+    def __init__(self, tars: str | Sequence[Path]) -> None:
+        self._tars = ImageTars(tars)
+        self.told = tars if isinstance(tars, str) else " and ".join(map(str, tars))
 
     def find(self, *names: str) -> Picture | None:
         """Return the first of the names that is there."""
@@ -172,7 +174,7 @@ def picture_stores(images: str | None, annotations: Iterable[Path]) -> list[Pict
     return [PictureFolders(file, None if images is None else Path(expanded(images))) for file in files]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=_STORES_KEPT)
 def folder_or_tars(folder: Path) -> PictureStore:
     """Return the tars of a folder, or the folder itself where it holds none.
 
@@ -182,7 +184,7 @@ def folder_or_tars(folder: Path) -> PictureStore:
     return PictureTars(str(folder)) if any(folder.glob("*.tar")) else ExactFolder(folder)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=_STORES_KEPT)
 def _tars(pattern: str) -> PictureTars:
     """Index tars once, though every shard of a source asks for them."""
     return PictureTars(pattern)

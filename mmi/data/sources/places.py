@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -65,6 +66,49 @@ def _copies(pattern: str, where: str) -> list[str]:
             raise ConfigError(f"{where} is the folder {url}; name its files, with {{000..123}} or *.")
         copies.extend(str(_copy(fs, one, url)) for one in found)
     return copies
+
+
+@dataclass(frozen=True)
+class RemoteState:
+    """What an address told of its file.
+
+    Args:
+        url: The address; one with ``*`` that was not looked up stands for all its files.
+        size: Bytes, where the file system tells.
+        version: What changes with the content (etag, checksum, time of change), where the file system tells.
+    """
+
+    url: str
+    size: int | None = None
+    version: str = ""
+
+
+_VERSIONS = ("etag", "md5", "checksum", "crc32c", "version_id", "last_modified", "lastmodified", "mtime", "updated")
+
+
+def remote_states(pattern: str) -> list[RemoteState]:
+    """Return what file systems tell of the files at an address, without reading them.
+
+    Args:
+        pattern: Address, which may hold ``{00..99}`` and ``*``.
+    """
+    found: list[RemoteState] = []
+    for url in expand_braces(pattern):
+        try:
+            fs, path = _file_system(url, url)
+            paths = sorted(map(str, fs.glob(path))) if "*" in path else [path]
+            told = [_state(url if one == path else str(fs.unstrip_protocol(one)), fs.info(one)) for one in paths]
+        except Exception:  # drivers raise errors of their own; that an address is silent is an answer too
+            told = []
+        found += told or [RemoteState(url)]
+    return found
+
+
+def _state(url: str, info: Mapping[str, Any]) -> RemoteState:
+    known = {key.lower().replace("-", "_"): value for key, value in info.items() if value}
+    version = next((f"{key}={known[key]}" for key in _VERSIONS if key in known), "")
+    size = known.get("size")
+    return RemoteState(url, size if isinstance(size, int) else None, version)
 
 
 def _copy(fs: Any, path: str, url: str) -> Path:

@@ -128,9 +128,12 @@ def _vist(path: str, config: SourceConfig) -> list[ToldStory]:
 
 
 def _photo(photo_id: str, split: str) -> tuple[str, ...]:
-    """Return where a photo may lie: in ``<split>_images`` beside ``annotations`` in ``images``, or in one folder."""
-    folders = (f"{split}_images/", f"images/{split}_images/", "")
-    return tuple(f"{folder}{photo_id}{ending}" for folder in folders for ending in (".png", ".jpg"))
+    """Return where a photo may lie: in ``<split>_images`` as the official system has it, in ``<split>``, or anywhere.
+
+    A few of the released photos are GIFs.
+    """
+    folders = (f"{split}_images/", f"images/{split}_images/", f"{split}/", f"images/{split}/", "")
+    return tuple(f"{folder}{photo_id}{ending}" for folder in folders for ending in (".png", ".jpg", ".gif"))
 
 
 def _clips(

@@ -11,7 +11,15 @@ from mmi.data.filters import OPTED_OUT, KeptPictures, PictureRules
 from mmi.data.filters_opt_out import OptOutList
 from mmi.data.skips import SkipError
 from mmi.data.sources.config import SourceConfig
-from mmi.data.sources.pictures import ExactFolder, Picture, PictureStore, folder_or_tars, picture_stores
+from mmi.data.sources.pictures import (
+    ExactFolder,
+    Picture,
+    PictureStore,
+    PictureTars,
+    folder_or_tars,
+    picture_stores,
+)
+from mmi.data.sources.places import expanded, is_url
 
 
 @dataclass(frozen=True)
@@ -91,10 +99,24 @@ def _store_of(config: SourceConfig) -> PictureStore:
 
     A folder that holds tars stands for these, since that is what ``mmi data prepare`` writes.
     """
+    if config.images is not None and config.images.endswith("/*.tar") and not is_url(config.images):
+        return _in_folder(Path(expanded(config.images)).parent, config.paths)
     if config.images is not None and config.image_folder is None:
         return picture_stores(config.images, [Path()])[0]
     if config.image_folder is not None:
-        return folder_or_tars(config.image_folder)
+        return _in_folder(config.image_folder, config.paths)
     path = Path(config.paths[0])
     folder = path if path.is_dir() else path.parent
-    return folder_or_tars(folder / "images") if (folder / "images").is_dir() else ExactFolder(folder)
+    return _in_folder(folder / "images", config.paths) if (folder / "images").is_dir() else ExactFolder(folder)
+
+
+def _in_folder(images: Path, paths: Sequence[str]) -> PictureStore:
+    """Return the tars that belong to single shards, or else the whole folder.
+
+    A tar named like a shard holds the pictures of that shard, as ``mmi data prepare`` writes them. A source that
+    streams opens one shard at a time, so that it indexes one tar at a time too: an index of all pictures of MMC4
+    (287 bytes each) would be more than memory holds.
+    """
+    stems = [Path(path).name.removesuffix(".parquet").split(".jsonl")[0] for path in paths]
+    tars = [images / f"{stem}.tar" for stem in stems]
+    return PictureTars(tars) if all(tar.is_file() for tar in tars) else folder_or_tars(images)
