@@ -23,6 +23,7 @@ from mmi.models.generation import (
 )
 from mmi.models.image_sampling import ImageSampling
 from mmi.models.mm_interleaved import MMInterleaved
+from mmi.models.option_scoring import score_options
 from mmi.models.text_decoding import TextDecoding
 from mmi.tokens import Tokenizer
 
@@ -163,7 +164,6 @@ class Generator:
         state.read(torch.full((len(prompts), 1), self.tokenizer.special.image_start, device=self.device))
         return state, row, torch.full_like(row, state.language.text_ids.shape[1] - 1)
 
-    @torch.no_grad()
     def score_continuations(self, prompt: Prompt, continuations: Sequence[str]) -> list[float]:
         """Return the summed log-probability of each continuation; the prompt is read once (SPEC 5.3).
 
@@ -174,19 +174,7 @@ class Generator:
         for text, ids in zip(continuations, options, strict=True):
             if not ids:
                 raise ValueError(f"continuation {text!r} has no token to score.")
-        if not options:
-            return []
-        state = self.read([prompt]).language
-        head = self.network.language_model.head
-        first = head(state.hidden_states[:, -1]).float().log_softmax(-1)  # (1, V)
-        width = max(map(len, options))
-        padded = torch.tensor([ids + [0] * (width - len(ids)) for ids in options], device=self.device)
-        mask = torch.tensor([[i < len(ids) for i in range(width)] for ids in options], device=self.device)
-        hidden = state.expanded(len(options)).extend(padded, mask)
-        later = head(hidden[:, :-1]).float().log_softmax(-1)  # (K, width - 1, V)
-        scores = torch.cat([first.expand(len(options), 1, -1), later], dim=1)
-        picked = scores.gather(2, padded[..., None])[..., 0]
-        return (picked * mask).sum(dim=1).tolist()
+        return score_options(self.read([prompt]).language, options) if options else []
 
     def read(self, prompts: Sequence[Prompt]) -> InterleavedState:
         """Read prompts, one row each, padded on the left."""

@@ -1,4 +1,4 @@
-"""What a benchmark asks of a model: four abilities on plain texts and pictures, and how they are to be used."""
+"""What a benchmark asks of a model: five abilities on plain texts and pictures, and how they are to be used."""
 
 from __future__ import annotations
 
@@ -61,11 +61,31 @@ class Drawing:
             raise ValueError(f"drawing has n_steps {self.n_steps}; expected at least 1.")
 
 
+Following = Literal["picture", "end", "more text"]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """How a model goes on.
+
+    Args:
+        text: What it writes, possibly nothing.
+        then: What comes after it: a picture, the end of the document, or more text than was allowed.
+    """
+
+    text: str
+    then: Following
+
+
 class InterleavedModel(Protocol):
     """A model that reads texts and pictures in any order."""
 
     def generate_text(self, prompts: Sequence[Prompt], decoding: TextDecoding) -> list[str]:
         """Continue each prompt with text."""
+        ...
+
+    def continue_text(self, prompts: Sequence[Prompt], decoding: TextDecoding) -> list[Continuation]:
+        """Continue each prompt with text, possibly none, and say what the model would go on with."""
         ...
 
     def generate_image(self, prompts: Sequence[Prompt], drawing: Drawing, seeds: Sequence[int]) -> list[Image.Image]:

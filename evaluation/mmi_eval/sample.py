@@ -14,10 +14,12 @@ from PIL import Image, ImageOps
 from .formats.errors import FormatError
 from .model import Prompt
 
-Request = Literal["text", "image", "scores", "image_loss"]
+Request = Literal["text", "image", "images", "scores", "image_loss"]
 Control = Literal["none", "blank", "swapped"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 _GREY = (128, 128, 128)
+_ORIENTATION, _FIRST_SIDEWAYS = 0x0112, 5
+"""EXIF's tag for how a camera was held; from this value on width and height change places."""
 T = TypeVar("T")
 
 
@@ -49,6 +51,22 @@ class Picture:
             raise FormatError(f"{self.path} is no picture that can be read; replace it ({error}).") from error
         return Image.new("RGB", upright.size, _GREY) if self.blank else upright
 
+    def size(self) -> tuple[int, int]:
+        """Return the width and height that ``open`` would give; pixels are not read.
+
+        Raises:
+            FileNotFoundError: If it is not there.
+            FormatError: If it is damaged or no picture.
+        """
+        try:
+            with Image.open(self.path) as image:
+                (width, height), turned = image.size, image.getexif().get(_ORIENTATION, 1) >= _FIRST_SIDEWAYS
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
+            raise FormatError(f"{self.path} is no picture that can be read; replace it ({error}).") from error
+        return (height, width) if turned else (width, height)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -58,8 +76,9 @@ class Sample:
         id: Unique in its task.
         prompt: Texts and pictures in reading order.
         references: Texts that would be right.
-        meta: What scoring needs besides, plain types.
-        request: What the model is asked for.
+        meta: What scoring needs besides, plain types; the paths of several real pictures, such as the frames of a
+            story, stand in ``targets``.
+        request: What the model is asked for; ``images`` is several pictures.
         target: The real picture that belongs after the prompt.
         group: Samples of one group, such as questions on one picture, are resampled together; empty is its own.
     """
@@ -76,6 +95,12 @@ class Sample:
     def pictures(self) -> tuple[Picture, ...]:
         """The pictures of the prompt."""
         return tuple(piece for piece in self.prompt if isinstance(piece, Picture))
+
+    @property
+    def targets(self) -> tuple[Picture, ...]:
+        """The real pictures that belong after the prompt."""
+        several = tuple(Picture(Path(path)) for path in self.meta.get("targets", ()))
+        return several if self.target is None else (self.target, *several)
 
     @property
     def seed(self) -> int:
@@ -172,7 +197,10 @@ def fingerprint(samples: Iterable[Sample]) -> str:
     for sample in samples:
         pieces = [piece if isinstance(piece, str) else _picture_key(piece) for piece in sample.prompt]
         target = None if sample.target is None else _picture_key(sample.target)
-        record = [sample.id, pieces, sample.references, sample.meta, sample.request, target]
+        meta = dict(sample.meta)
+        if "targets" in meta:  # paths, and where files lie does not count
+            meta["targets"] = [_picture_key(Picture(Path(path))) for path in meta["targets"]]
+        record = [sample.id, pieces, sample.references, meta, sample.request, target]
         digest.update(json.dumps(record, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()[:16]
 

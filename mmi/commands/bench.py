@@ -1,4 +1,4 @@
-"""``mmi bench``: how fast, how small and how exact the operator is on this machine; how fast batches are made."""
+"""``mmi bench``: how fast, how small and how exact the operator is here; how fast batches are made, options scored."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 _HELP = """\
 usage: mmi bench COMMAND [options]        mmi bench COMMAND --help explains one command
 
-  ops   time the operator in all its forms: times, peak memory, errors, ratios to grid-sample
-        mmi bench ops --shapes llm,unet --out runs/bench_ops
-  data  time the making of training batches, and decoding their pictures alone
-        mmi bench data --workers 0,2"""
+  ops      time the operator in all its forms: times, peak memory, errors, ratios to grid-sample
+           mmi bench ops --shapes llm,unet --out runs/bench_ops
+  data     time the making of training batches, and decoding their pictures alone
+           mmi bench data --workers 0,2
+  options  time the scoring of a hundred answers behind one prompt, three ways
+           mmi bench options"""
 _OPS = """\
 Time the operator's backends and other ways to write it on the shapes of the released models, forward and backward.
 Methods take turns in one process; times are CPU seconds over all threads, or GPU time between events. Prints tables and
@@ -45,10 +47,15 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 
 def run(command: str, argv: Sequence[str]) -> int:
-    """Dispatch to ``ops`` or ``data``."""
+    """Dispatch to ``ops``, ``data`` or ``options``."""
     from mmi.commands.bench_data import bench_data
+    from mmi.commands.bench_options import bench_options
 
-    commands: dict[str, Callable[[Sequence[str]], int]] = {"ops": bench_ops, "data": bench_data}
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        "ops": bench_ops,
+        "data": bench_data,
+        "options": bench_options,
+    }
     return run_one_of(command, argv, commands, _HELP)
 
 

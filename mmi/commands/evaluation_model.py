@@ -36,15 +36,14 @@ class EvaluatedModel:
 
     def generate_text(self, prompts: Sequence[asked.Prompt], decoding: asked.TextDecoding) -> list[str]:
         """Continue each prompt with text up to the next picture or the end."""
-        settings = TextDecoding(
-            max_new_tokens=decoding.max_new_tokens,
-            min_new_tokens=decoding.min_new_tokens,
-            n_beams=decoding.n_beams,
-            length_penalty=decoding.length_penalty,
-            repetition_penalty=decoding.repetition_penalty,
-            do_sample=False,
-        )
-        return self.generator.generate_text(prompts, settings)
+        return self.generator.generate_text(prompts, _settings(decoding))
+
+    def continue_text(self, prompts: Sequence[asked.Prompt], decoding: asked.TextDecoding) -> list[asked.Continuation]:
+        """Continue each prompt with text up to the next picture or the end, and say which of them it is."""
+        tokenizer = self.generator.tokenizer
+        then: dict[int, asked.Following] = {tokenizer.special.image_start: "picture", tokenizer.special.eos: "end"}
+        rows = self.generator.read(prompts).write(_settings(decoding)) if prompts else []
+        return [asked.Continuation(tokenizer.decode(ids).strip(), then.get(ids[-1], "more text")) for ids in rows]
 
     def generate_image(
         self, prompts: Sequence[asked.Prompt], drawing: asked.Drawing, seeds: Sequence[int]
@@ -67,6 +66,17 @@ class EvaluatedModel:
     ) -> list[float]:
         """Return the denoising loss of each picture after its prompt."""
         return self.generator.image_losses(prompts, images, seeds)
+
+
+def _settings(decoding: asked.TextDecoding) -> TextDecoding:
+    return TextDecoding(
+        max_new_tokens=decoding.max_new_tokens,
+        min_new_tokens=decoding.min_new_tokens,
+        n_beams=decoding.n_beams,
+        length_penalty=decoding.length_penalty,
+        repetition_penalty=decoding.repetition_penalty,
+        do_sample=False,
+    )
 
 
 def find_checkpoint(run: Path, which: str) -> tuple[Path, Checkpoint]:

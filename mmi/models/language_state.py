@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,8 +151,7 @@ class LanguageState:
         other = copy.copy(self)
         other._hidden = None
         other._cache = copy.copy(self._cache)
-        other._cache.layers = [copy.copy(layer) for layer in self._cache.layers]
-        other._cache.batch_repeat_interleave(n_copies)
+        other._cache.layers = [_repeated(layer, n_copies) for layer in self._cache.layers]
         for name in ("text_ids", "attention_mask", "image_table", "image_starts"):
             setattr(other, name, getattr(self, name).repeat_interleave(n_copies, dim=0))
         other._visible = None if self._visible is None else self._visible.repeat_interleave(n_copies, dim=0)
@@ -165,3 +165,14 @@ class LanguageState:
         self._visible = None if self._visible is None else self._visible[rows]
         if self._hidden is not None:
             self._hidden = [self.hidden_states[rows]]
+
+
+def _repeated(layer: Any, n_copies: int) -> Any:
+    """Return keys and values with every row ``n_copies`` times in a row; of a single row they are a view."""
+    layer = copy.copy(layer)
+    if layer.get_seq_length() > 0:
+        # The next tokens are joined to them, which copies everything once; the library would copy it here too.
+        layer.keys, layer.values = (
+            held[:, None].expand(-1, n_copies, -1, -1, -1).flatten(0, 1) for held in (layer.keys, layer.values)
+        )
+    return layer

@@ -16,7 +16,6 @@ from shared_data import shared_path
 from mmi_eval.metrics.bleu import bleu, bleu_score
 from mmi_eval.metrics.caption_tokens import (
     CaptionCorpus,
-    CaptionTokenizerError,
     first_sentence,
     tokenize_corpora,
     tokenize_corpus,
@@ -24,6 +23,7 @@ from mmi_eval.metrics.caption_tokens import (
 )
 from mmi_eval.metrics.cider import cider, cider_score, human_cider_score, leave_one_out_cider
 from mmi_eval.metrics.java_free_tokens import tokenize_java_free
+from mmi_eval.metrics.toolkit_jars import CaptionToolError
 
 needs_java = pytest.mark.skipif(
     shutil.which("java") is None or find_spec("pycocoevalcap") is None, reason="Java or pycocoevalcap is missing"
@@ -216,15 +216,15 @@ def test_wrong_input_is_one_sentence():
 
 
 def test_without_java_the_message_names_the_protocol_that_needs_none(monkeypatch):
-    monkeypatch.setattr("mmi_eval.metrics.caption_tokens.shutil.which", lambda name: None)
-    with pytest.raises(CaptionTokenizerError, match='needs Java; install it, or score with the protocol "java-free"'):
+    monkeypatch.setattr("mmi_eval.metrics.toolkit_jars.shutil.which", lambda name: None)
+    with pytest.raises(CaptionToolError, match='needs Java; install it, or score with the protocol "java-free"'):
         tokenize_ptb(["a"])
 
 
 def test_without_the_package_the_message_names_the_protocol_that_needs_none(monkeypatch):
-    monkeypatch.setattr("mmi_eval.metrics.caption_tokens.shutil.which", lambda name: "java")
-    monkeypatch.setattr("mmi_eval.metrics.caption_tokens.find_spec", lambda name: None)
-    with pytest.raises(CaptionTokenizerError, match=r'pip install "mmi\[eval\]", or score .* "java-free"'):
+    monkeypatch.setattr("mmi_eval.metrics.toolkit_jars.shutil.which", lambda name: "java")
+    monkeypatch.setattr("mmi_eval.metrics.toolkit_jars.find_spec", lambda name: None)
+    with pytest.raises(CaptionToolError, match=r'pip install "mmi\[eval\]", or score .* "java-free"'):
         tokenize_ptb(["a"])
 
 
@@ -233,7 +233,7 @@ def test_a_java_that_fails_is_one_sentence(monkeypatch, tmp_path):
     broken = tmp_path / "java"
     broken.write_text("#!/bin/sh\necho 'no runtime here' >&2\nexit 3\n")
     broken.chmod(0o755)
-    monkeypatch.setattr("mmi_eval.metrics.caption_tokens.shutil.which", lambda name: str(broken))
-    with pytest.raises(CaptionTokenizerError, match="failed: no runtime here; mend Java, or") as error:
+    monkeypatch.setattr("mmi_eval.metrics.toolkit_jars.shutil.which", lambda name: str(broken))
+    with pytest.raises(CaptionToolError, match="failed: no runtime here; mend Java, or") as error:
         tokenize_ptb(["a"])
     assert "\n" not in str(error.value)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from PIL import Image
 from toy_benchmarks import CHECKPOINT, ToyJudges, ToyModel, lines, oracle, tasks, write_benchmarks
 
 from mmi_eval.formats.errors import FormatError
 from mmi_eval.predictions import PredictionFile
 from mmi_eval.results import Condition, Evaluation, find_evaluations, paired_differences
 from mmi_eval.runner import GIVE_UP_AFTER, EvaluationError, Runner, score_file
+from mmi_eval.sample import Picture, Sample
+from mmi_eval.tasks.protocol import Scored, Seen, averaged
 
 
 @pytest.fixture
@@ -157,6 +162,82 @@ def test_drawn_pictures_are_files_that_are_judged_again(runner, files, monkeypat
     assert model.asked == [rows[2]["id"]]
 
 
+@dataclass(frozen=True)
+class Frames:
+    """Draw two pictures after each caption, and compare them with the real ones."""
+
+    images: Path
+    n: int = 3
+
+    name: ClassVar[str] = "frames"
+    version: ClassVar[int] = 1
+    raw_units: ClassVar[tuple[str, ...]] = ()
+    lower_is_better: ClassVar[tuple[str, ...]] = ()
+    result_keys: ClassVar[tuple[str, str] | None] = None
+    protocol: ClassVar[str] = "same pixels"
+    split: ClassVar[str] = "val"
+    seen: ClassVar[Seen] = Seen()
+
+    def check(self):
+        pass
+
+    def samples(self):
+        paths = [[str(self.images / f"{i + k}.png") for k in range(2)] for i in range(self.n)]
+        return [Sample(f"s/{i}", (f"story {i}",), (), {"targets": two}, "images") for i, two in enumerate(paths)]
+
+    def answer(self, model, batch):
+        return [model.draw(sample) for sample in batch]
+
+    def score(self, samples, answers):
+        right = {
+            sample.id: float([p.open().tobytes() for p in drawn] == [p.open().tobytes() for p in sample.targets])
+            for sample, drawn in zip(samples, answers, strict=True)
+        }
+        return Scored(averaged({"right": right}, samples), {"right": right})
+
+    def baselines(self, samples):
+        return {}
+
+
+class Painter:
+    """Draws the real pictures, or anything else that is given to it."""
+
+    def __init__(self, output=None):
+        self.asked, self.output = [], output
+
+    def draw(self, sample):
+        self.asked.append(sample.id)
+        return self.output or [picture.open() for picture in sample.targets]
+
+
+def test_an_answer_of_several_pictures_is_several_files(runner, files):
+    task = Frames(files / "images")
+    evaluation = runner.evaluate(task, Painter(), CHECKPOINT)
+    rows = saved(evaluation)
+    assert [len(row["output"]) for row in rows] == [2, 2, 2]
+    assert len({name for row in rows for name in row["output"]}) == 6
+    assert all((evaluation.folder / name).is_file() for row in rows for name in row["output"])
+    assert rows[0]["output"][1].endswith("-2.png")
+    assert evaluation.value("right").value == 1
+    (evaluation.folder / rows[1]["output"][1]).unlink()
+    again = Painter()
+    assert runner.evaluate(task, again, CHECKPOINT).value("right").value == 1
+    assert again.asked == ["s/1"]
+
+
+def test_where_real_pictures_lie_does_not_count(runner, files):
+    first = runner.evaluate(Frames(files / "images"), Painter(), CHECKPOINT).folder
+    files.rename(files.with_name("moved"))
+    again = Painter()
+    assert runner.evaluate(Frames(files.with_name("moved") / "images"), again, CHECKPOINT).folder == first
+    assert again.asked == []
+
+
+def test_a_text_is_no_answer_of_several_pictures(runner, files):
+    with pytest.raises(FormatError, match="the prediction of s/0 is no list of pictures"):
+        runner.evaluate(Frames(files / "images"), Painter("no picture"), CHECKPOINT)
+
+
 def test_what_changes_answers_changes_the_folder(runner, task):
     model = oracle(task)
     folders = {runner.evaluate(task, model, CHECKPOINT).folder}
@@ -192,6 +273,35 @@ def test_scoring_refuses_other_data_and_unfinished_answers(runner, task, files):
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
     with pytest.raises(FormatError, match="lacks 2 of 24 samples, such as 110"):
         runner.score(task, evaluation)
+
+
+def test_a_label_names_an_entry_and_changes_no_answer(runner, task):
+    first = runner.evaluate(task, oracle(task), CHECKPOINT)
+    model = oracle(task)
+    second = runner.evaluate(task, model, CHECKPOINT, label="questions")
+    assert (second.folder, model.asked) == (first.folder, [])
+    assert (second.plan.label, second.score["label"]) == ("questions", "questions")
+    assert first.plan.hash == second.plan.hash
+
+
+def test_the_size_of_a_picture_is_that_of_the_opened_one(tmp_path):
+    for orientation in (1, 3, 6, 8):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", (30, 20)).save(tmp_path / "a.jpg", exif=exif)
+        assert Picture(tmp_path / "a.jpg").size() == Picture(tmp_path / "a.jpg").open().size
+    (tmp_path / "b.jpg").write_bytes(b"no")
+    with pytest.raises(FormatError, match=r"b\.jpg is no picture"):
+        Picture(tmp_path / "b.jpg").size()
+
+
+def test_two_samples_of_one_id_are_refused(runner, files):
+    class Twice(Frames):
+        def samples(self):
+            return super().samples() * 2
+
+    with pytest.raises(EvaluationError, match="frames has 2 samples with the id s/0"):
+        runner.evaluate(Twice(files / "images"), Painter(), CHECKPOINT)
 
 
 def test_limited_runs_say_so(runner, task):

@@ -3,7 +3,8 @@
 Questions: ``questions[]`` of ``question_id``, ``image_id``, ``question`` (TextVQA in this layout adds ``image``, a file
 name). Annotations: ``annotations[]`` of ``question_id``, ``image_id``, ``question_type``, ``answer_type``,
 ``multiple_choice_answer``, ``answers[]`` of ``answer``, ``answer_confidence``, ``answer_id`` (OK-VQA adds
-``raw_answer``). Results: a list of ``question_id``, ``answer``. See https://visualqa.org/download.html.
+``raw_answer`` and may lack ``multiple_choice_answer``). Results: a list of ``question_id``, ``answer``. See
+https://visualqa.org/download.html and https://okvqa.allenai.org/download.html.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FormatError, as_object, field, load_json, optional_field, write_json
+from .picture_questions import most_common
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class VQAAnnotation:
     Args:
         question_type: The toolkit reports accuracy by it; ``None`` where the file does not say.
         answer_type: ``yes/no``, ``number`` or ``other``; ``None`` where the file does not say.
-        multiple_choice_answer: The most common answer.
+        multiple_choice_answer: The most common answer; counted, the first of several, where the file does not say.
         answers: Ten in the official sets.
     """
 
@@ -118,10 +120,13 @@ def _read_annotations(path: str | Path) -> dict[int | str, tuple[int | str, VQAA
             raise FormatError(f"{where}: question_id {question_id!r} is there twice; remove one of them.")
         given = field(row, "answers", list, where)
         answers = tuple(_read_answer(answer, i, f"{where}, answer {i}") for i, answer in enumerate(given, start=1))
+        common = optional_field(row, "multiple_choice_answer", str, where)
+        if common is None:
+            common = most_common(answer.answer for answer in answers) or ""
         annotation = VQAAnnotation(
             optional_field(row, "question_type", str, where),
             optional_field(row, "answer_type", str, where),
-            field(row, "multiple_choice_answer", str, where),
+            common,
             answers,
         )
         result[question_id] = (field(row, "image_id", (int, str), where), annotation)

@@ -6,6 +6,7 @@ The steps and their oddities are those of GT-Vision-Lab/VQA ``vqaEval.py``, the 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 ARTICLES = frozenset({"a", "an", "the"})
 
@@ -25,6 +26,9 @@ _COMMA_IN_NUMBER = re.compile(r"\d,\d")
 
 # ``re.UNICODE`` stands where the count of a substitution belongs: its value is 32.
 _MAX_FULL_STOPS = 32
+
+_REMEMBERED = 1 << 16
+"""Texts whose form is kept: people give the same short answers over and over, and every rule asks again."""
 
 _CONTRACTED = """
 ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've he's
@@ -72,6 +76,7 @@ def one_line(text: str) -> str:
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def normalise(text: str) -> str:
     """Normalise as the VQA v2 toolkit does; ``text`` is one line.
 
@@ -82,6 +87,7 @@ def normalise(text: str) -> str:
     return _words(_without_punctuation(text), CONTRACTIONS)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def normalise_m4c(text: str) -> str:
     """Normalise as the TextVQA (M4C) evaluator does: commas and question marks go first, possessives are split off.
 
@@ -93,6 +99,7 @@ def normalise_m4c(text: str) -> str:
     return _words(_without_punctuation(one_line(text)), CONTRACTIONS)
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def normalise_vizwiz(text: str) -> str:
     """Normalise as the VizWiz toolkit does.
 

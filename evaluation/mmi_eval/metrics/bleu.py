@@ -27,6 +27,12 @@ def bleu_score(corpus: CaptionCorpus, n: int = N_MAX) -> Score:
     return bootstrap_score(lambda rows: _bleu(counts[rows])[n - 1], len(counts))
 
 
+def bleu_scores(corpus: CaptionCorpus) -> tuple[Score, ...]:
+    """Return BLEU-1 to BLEU-4, each with a bootstrap interval over images."""
+    counts = _counts(corpus)
+    return tuple(bootstrap_score(lambda rows, n=n: _bleu(counts[rows])[n], len(counts)) for n in range(N_MAX))
+
+
 def _counts(corpus: CaptionCorpus) -> NDArray[np.float64]:
     """Per image: matches by n, candidates by n, length, closest reference length: float[n, 2 * N_MAX + 2]."""
     pairs = zip(corpus.predictions, corpus.references, strict=True)

@@ -5,33 +5,34 @@ Protocols:
 - ``ptb``: the COCO toolkit's. The Stanford tokenizer of the package pycocoevalcap (a jar, needs Java), lower case, then
   its list of punctuation removed. Round brackets stay, as ``-lrb-`` and ``-rrb-``: the toolkit's list has them in
   capitals, which lower-cased tokens never equal.
-- ``java-free``: our own rules for the same, in ``java_free_tokens``. Scores under the two names are not mixed.
+- ``java-free``: our own rules for the same, in ``java_free_tokens``.
+- ``whitespace``: texts that are tokens already, cut at spaces.
+
+Scores under different names are not mixed.
 
 Document frequencies come from the images scored, so a corpus holds the images that have a prediction and no others.
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
+from typing import TypeVar
 
 from .java_free_tokens import tokenize_java_free
+from .toolkit_jars import ToolkitJar
 
 Tokens = tuple[str, ...]
+K = TypeVar("K", bound=Hashable)
 
 PUNCTUATION = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"})
 """What the toolkit removes; its bracket names are in capitals and so remove nothing."""
 
-_JAR = "stanford-corenlp-3.4.1.jar"
-_JAVA_FREE = 'score with the protocol "java-free", which needs neither'
-
-
-class CaptionTokenizerError(RuntimeError):
-    """Say what the protocol ``ptb`` is missing and which protocol does without it."""
+PTB_JAR = ToolkitJar(
+    'the caption protocol "ptb"',
+    "tokenizer/stanford-corenlp-3.4.1.jar",
+    'score with the protocol "java-free", which needs neither',
+)
 
 
 @dataclass(frozen=True)
@@ -52,41 +53,55 @@ class CaptionCorpus:
     references: tuple[tuple[Tokens, ...], ...]
     n_without_prediction: int = 0
 
+    def part(self, image_ids: Sequence[Hashable]) -> CaptionCorpus:
+        """Return some of the images as a corpus of their own, with its own document frequencies.
+
+        Raises:
+            KeyError: If an image is not in the corpus.
+        """
+        rows = {image: row for row, image in enumerate(self.image_ids)}
+        chosen = [rows[image] for image in image_ids]
+        return CaptionCorpus(
+            self.protocol,
+            tuple(image_ids),
+            tuple(self.predictions[row] for row in chosen),
+            tuple(self.references[row] for row in chosen),
+        )
+
 
 def tokenize_ptb(captions: Sequence[str]) -> list[Tokens]:
     """Cut captions with the Stanford tokenizer; Java starts once for all of them.
 
     Raises:
-        CaptionTokenizerError: If Java or pycocoevalcap is missing, or the tokenizer fails.
+        CaptionToolError: If Java or pycocoevalcap is missing, or the tokenizer fails.
     """
-    java, jar = _java(), _jar()
     # Java reads lines, and it also ends one where we do not: at any Unicode line break.
     lines = [" ".join(caption.split()) for caption in captions]
-    command = [java, "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
-    options = ["-preserveLines", "-lowerCase", "-encoding", "utf-8"]
-    done = subprocess.run(
-        command + options, input="\n".join(lines).encode("utf-8", "replace"), capture_output=True, check=False
-    )
-    if done.returncode != 0:
-        last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or ["it said nothing"])[-1]
-        raise CaptionTokenizerError(f"the PTB tokenizer ({java}) failed: {last}; mend Java, or {_JAVA_FREE}.")
-    cut = done.stdout.decode("utf-8", "replace").split("\n")[: len(lines)]
-    if len(cut) != len(lines):
-        raise CaptionTokenizerError(
-            f"the PTB tokenizer returned {len(cut)} lines for {len(lines)} captions; mend Java, or {_JAVA_FREE}."
-        )
+    options = ("-preserveLines", "-lowerCase", "-encoding", "utf-8")
+    cut = PTB_JAR.run(("-cp", "JAR", "edu.stanford.nlp.process.PTBTokenizer"), options, lines)
     return [tuple(token for token in line.split() if token not in PUNCTUATION) for line in cut]
+
+
+def tokenize_whitespace(captions: Sequence[str]) -> list[Tokens]:
+    """Cut captions at spaces and change nothing else, for files that are tokens already.
+
+    Example:
+        >>> tokenize_whitespace(["A cat , asleep"])
+        [('A', 'cat', ',', 'asleep')]
+    """
+    return [tuple(caption.split()) for caption in captions]
 
 
 CAPTION_PROTOCOLS: dict[str, Callable[[Sequence[str]], list[Tokens]]] = {
     "ptb": tokenize_ptb,
     "java-free": tokenize_java_free,
+    "whitespace": tokenize_whitespace,
 }
 
 
 def tokenize_corpora(
-    predictions: Mapping[str, Mapping[Hashable, str]],
-    references: Mapping[Hashable, Sequence[str]],
+    predictions: Mapping[str, Mapping[K, str]],
+    references: Mapping[K, Sequence[str]],
     *,
     protocol: str,
 ) -> dict[str, CaptionCorpus]:
@@ -101,7 +116,7 @@ def tokenize_corpora(
         A corpus per set, of the images that the set has predictions for.
 
     Raises:
-        CaptionTokenizerError: As ``tokenize_ptb``.
+        CaptionToolError: As ``tokenize_ptb``.
         KeyError: If the protocol is not known.
         ValueError: If a set is empty, or an image of it has no reference.
     """
@@ -133,7 +148,7 @@ def tokenize_corpora(
 
 
 def tokenize_corpus(
-    predictions: Mapping[Hashable, str], references: Mapping[Hashable, Sequence[str]], *, protocol: str
+    predictions: Mapping[K, str], references: Mapping[K, Sequence[str]], *, protocol: str
 ) -> CaptionCorpus:
     """Cut one set of predictions and the references of its images; see ``tokenize_corpora``."""
     return tokenize_corpora({"predictions": predictions}, references, protocol=protocol)["predictions"]
@@ -147,21 +162,3 @@ def first_sentence(caption: str) -> str:
         'a cat on a mat'
     """
     return caption.split(".")[0]
-
-
-def _java() -> str:
-    java = shutil.which("java")
-    if java is None:
-        raise CaptionTokenizerError(f'the caption protocol "ptb" needs Java; install it, or {_JAVA_FREE}.')
-    return java
-
-
-def _jar() -> Path:
-    spec = find_spec("pycocoevalcap")
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        jar = Path(folder) / "tokenizer" / _JAR
-        if jar.is_file():
-            return jar
-    raise CaptionTokenizerError(
-        f'the caption protocol "ptb" needs the package pycocoevalcap; pip install "mmi[eval]", or {_JAVA_FREE}.'
-    )

@@ -42,38 +42,41 @@ def feature_moments(features: ArrayLike) -> FeatureMoments:
     Raises:
         ValueError: If there are fewer than two rows, or a number is not finite.
     """
-    rows = np.asarray(features, dtype=np.float64)
-    if rows.ndim != 2 or len(rows) < 2:
-        raise ValueError(f"features have shape {rows.shape}; a covariance needs at least two rows.")
-    if not np.isfinite(rows).all():
-        raise ValueError(f"the features of picture {int(np.argmin(np.isfinite(rows).all(axis=1)))} are not finite.")
-    mean = rows.mean(axis=0)
-    centred = rows - mean
-    return FeatureMoments(mean, centred.T @ centred / (len(rows) - 1), len(rows))
+    rows = _rows(features)
+    factor = _centred(rows)
+    return FeatureMoments(rows.mean(axis=0), factor.T @ factor, len(rows))
 
 
 def frechet_distance(first: FeatureMoments, second: FeatureMoments) -> float:
     """Return the distance; never below zero by more than rounding, also for fewer pictures than dimensions.
 
-    Tr sqrt(S1 S2) is the sum of the singular values of sqrt(S1) sqrt(S2), both roots taken by eigenvalues, which needs
-    no matrix root of a product that is not symmetric and no offset on the diagonal where S1 S2 is singular. On seven
-    pictures in 48 dimensions it is right to 1e-15, where the usual root of the product is off by 1e-7.
+    Tr sqrt(S1 S2) is the sum of the singular values of F1 F2' for any F1' F1 = S1 and F2' F2 = S2, here the roots by
+    eigenvalues. That needs no matrix root of a product that is not symmetric and no offset on the diagonal where S1 S2
+    is singular. On seven pictures in 48 dimensions it is right to 1e-15, where the usual root of the product is off by
+    1e-7.
 
     Raises:
         ValueError: If the two differ in width.
     """
-    if first.mean.shape != second.mean.shape:
-        raise ValueError(f"features of width {first.mean.size} and {second.mean.size}; compare one network's features.")
-    between = ((first.mean - second.mean) ** 2).sum()
-    roots = _root(first.covariance) @ _root(second.covariance)
-    overlap = np.linalg.svd(roots, compute_uv=False).sum()
-    return float(between + np.trace(first.covariance) + np.trace(second.covariance) - 2 * overlap)
+    factors = _root(first.covariance), _root(second.covariance)
+    return _distance((first.mean, factors[0]), (second.mean, factors[1]))
+
+
+def _distance(first: tuple[Floats, Floats], second: tuple[Floats, Floats]) -> float:
+    """Return the distance of two sets, each a mean float64[d] and a factor float64[k, d] of the covariance."""
+    (mean, factor), (other_mean, other_factor) = first, second
+    if mean.shape != other_mean.shape:
+        raise ValueError(f"features of width {mean.size} and {other_mean.size}; compare one network's features.")
+    overlap = np.linalg.svd(factor @ other_factor.T, compute_uv=False).sum()
+    spread = (factor**2).sum() + (other_factor**2).sum()
+    return float(((mean - other_mean) ** 2).sum() + spread - 2 * overlap)
 
 
 def frechet_score(generated: ArrayLike, real: ArrayLike) -> Score:
     """Return the distance of generated features from real ones, with a jackknife interval over both sets.
 
     The distance is biased upwards for few pictures, value and interval alike: compare equal numbers of pictures only.
+    No distance is below zero, so the interval ends there.
 
     Args:
         generated: float[n, d].
@@ -92,15 +95,65 @@ def frechet_score(generated: ArrayLike, real: ArrayLike) -> Score:
 
     # Each block is its share of both sets, so the units of the jackknife are pairs of blocks.
     n_blocks = min(MAX_BLOCKS, n_pictures, n_real)
-    first_block, second_block = np.arange(n_pictures) % n_blocks, np.arange(n_real) % n_blocks
+    sets = _BlockedRows.cut(first, n_blocks), _BlockedRows.cut(second, n_blocks)
 
     def distance(kept: Indices) -> float:
-        return frechet_distance(
-            feature_moments(first[np.isin(first_block, kept)]), feature_moments(second[np.isin(second_block, kept)])
-        )
+        return _distance(*(rows.mean_and_factor(kept) for rows in sets))
 
     score = jackknife_score(distance, n_blocks, n_blocks=n_blocks)
-    return Score(score.value, score.low, score.high, n_pictures)
+    return Score(score.value, max(score.low, min(score.value, 0.0)), score.high, n_pictures)
+
+
+@dataclass(frozen=True)
+class _BlockedRows:
+    """Features from which blocks are left out; what many pictures sum to is summed once.
+
+    Args:
+        rows: float64[n, d].
+        block: int64[n], the block of each row.
+        mean: float64[d] of all.
+        scatter: float64[d, d] sum of products of all rows less the mean; ``None`` where rows are few.
+    """
+
+    rows: Floats
+    block: Indices
+    mean: Floats
+    scatter: Floats | None
+
+    @classmethod
+    def cut(cls, features: Floats, n_blocks: int) -> _BlockedRows:
+        rows = _rows(features)
+        block, mean = np.arange(len(rows)) % n_blocks, rows.mean(axis=0)
+        centred = rows - mean
+        return cls(rows, block, mean, None if len(rows) <= rows.shape[1] else centred.T @ centred)
+
+    def mean_and_factor(self, kept: Indices) -> tuple[Floats, Floats]:
+        """Return float64[d] and float64[k, d] of the rows of some blocks.
+
+        Few rows are their own factor: no matrix of d x d, and no root of one.
+        """
+        is_kept = np.isin(self.block, kept)
+        if self.scatter is None:
+            rows = _rows(self.rows[is_kept])
+            return rows.mean(axis=0), _centred(rows)
+        n, out = int(is_kept.sum()), self.rows[~is_kept] - self.mean
+        shift = -out.sum(axis=0) / n
+        scatter = self.scatter - out.T @ out - n * np.outer(shift, shift)
+        return self.mean + shift, _root(scatter / (n - 1))
+
+
+def _rows(features: ArrayLike) -> Floats:
+    rows = np.asarray(features, dtype=np.float64)
+    if rows.ndim != 2 or len(rows) < 2:
+        raise ValueError(f"features have shape {rows.shape}; a covariance needs at least two rows.")
+    if not np.isfinite(rows).all():
+        raise ValueError(f"the features of picture {int(np.argmin(np.isfinite(rows).all(axis=1)))} are not finite.")
+    return rows
+
+
+def _centred(rows: Floats) -> Floats:
+    """Return float64[n, d] whose product with itself is the unbiased covariance."""
+    return (rows - rows.mean(axis=0)) / np.sqrt(len(rows) - 1)
 
 
 def _root(covariance: Floats) -> Floats:

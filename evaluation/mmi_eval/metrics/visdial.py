@@ -82,14 +82,33 @@ def ndcg(ranks: ArrayLike, relevance: ArrayLike) -> NDArray[np.float64]:
     wrong = (np.sort(places, axis=1) != np.arange(1, n_options + 1)).any(axis=1)
     if wrong.any():
         raise ValueError(f"the ranks of round {int(wrong.argmax())} are not 1..{n_options}, each once; rank it again.")
-    n_relevant = (gains != 0).sum(axis=1, keepdims=True)
-    if (n_relevant == 0).any():
-        raise ValueError(f"round {int((n_relevant == 0).argmax())} has no relevant option; leave it out.")
+    discounts, best = _discounts(gains)
     by_rank = np.take_along_axis(gains, np.argsort(places, axis=1), axis=1)
-    best = -np.sort(-gains, axis=1)
-    discount = 1 / np.log2(np.arange(n_options) + 2)
-    discounts = np.where(np.arange(n_options) < n_relevant, discount, 0.0)  # (n, options)
-    return (by_rank * discounts).sum(axis=1) / (best * discounts).sum(axis=1)
+    return (by_rank * discounts).sum(axis=1) / best
+
+
+def chance_ndcg(relevance: ArrayLike) -> NDArray[np.float64]:
+    """Return the exact mean of ``ndcg`` over all orders of the options.
+
+    Every rank then holds the mean relevance, so it is the mean times the discounts of the first k ranks, over the best
+    gain there is.
+
+    Args:
+        relevance: float[n, options].
+
+    Returns:
+        float[n].
+
+    Raises:
+        ValueError: If a row has no relevant option.
+
+    Example:
+        >>> chance_ndcg([[0.0, 1.0, 0.0, 0.0]]).tolist()
+        [0.25]
+    """
+    gains = np.asarray(relevance, dtype=np.float64)
+    discounts, best = _discounts(gains)
+    return gains.mean(axis=1) * discounts.sum(axis=1) / best
 
 
 def ndcg_score(ranks: ArrayLike, relevance: ArrayLike) -> Score:
@@ -112,3 +131,13 @@ def retrieval_scores(truth_ranks: ArrayLike, ks: Sequence[int] = (1, 5, 10)) -> 
         raise ValueError(f"rank {ranks.min()} of round {int(ranks.argmin())} is below 1; ranks count from 1.")
     recall = {k: proportion_score(ranks <= k) for k in ks}
     return RetrievalScores(recall, mean_score(1 / ranks), mean_score(ranks))
+
+
+def _discounts(gains: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the discount of each rank, 0 beyond the number of relevant options, and the gain of the best order."""
+    n_relevant = (gains != 0).sum(axis=1, keepdims=True)
+    if (n_relevant == 0).any():
+        raise ValueError(f"round {int((n_relevant == 0).argmax())} has no relevant option; leave it out.")
+    places = np.arange(gains.shape[1])
+    discounts = np.where(places < n_relevant, 1 / np.log2(places + 2), 0.0)  # (n, options)
+    return discounts, (-np.sort(-gains, axis=1) * discounts).sum(axis=1)

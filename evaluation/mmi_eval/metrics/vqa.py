@@ -166,7 +166,17 @@ def exact_match(answer: str, truth: str) -> float:
         >>> exact_match("Picture.", "picture"), exact_match("pictures", "picture")
         (1.0, 0.0)
     """
-    return float(answer.strip().rstrip(".").strip().lower() == truth.strip().lower())
+    return float(plain_answer(answer) == truth.strip().lower())
+
+
+def plain_answer(text: str) -> str:
+    """Return a text in lower case without white space around it and without final full stops.
+
+    Example:
+        >>> plain_answer(" A Picture. ")
+        'a picture'
+    """
+    return text.strip().rstrip(".").strip().lower()
 
 
 def exact_match_score(answers: Sequence[str], truths: Sequence[str]) -> Score:

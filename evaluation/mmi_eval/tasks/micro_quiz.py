@@ -26,7 +26,7 @@ from mmi_eval.sample import Picture, Sample, spread
 from .answer_tables import AnswerTable, read_tags
 from .prompts import fill
 from .protocol import Answer, PerSample, Scored, Seen, averaged
-from .vqav2 import answer_baselines, break_down_answers, count_samples
+from .question_answering import answer_baselines, break_down_answers, count_samples
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from mmi_eval.metrics.intervals import Score, mean_score, paired_mean_difference
 from mmi_eval.model import InterleavedModel
 from mmi_eval.sample import Picture, Sample
 
-Answer = str | dict[str, float] | Picture
-"""A text, named numbers, or a drawn picture; kept as JSON, pictures as files."""
+Answer = str | dict[str, float] | Picture | tuple[Picture, ...]
+"""A text, named numbers, a drawn picture or several; kept as JSON, pictures as files."""
 PerSample = dict[str, dict[str, float]]
 """What each value is the mean of: by value name, by sample id."""
 
@@ -91,7 +91,7 @@ class Task(Protocol):
         ...
 
     def answer(self, model: InterleavedModel, batch: Sequence[Sample]) -> list[Any]:
-        """Ask the model: a text, a ``PIL.Image`` or named numbers for each sample."""
+        """Ask the model: a text, a ``PIL.Image``, a list of them, or named numbers for each sample."""
         ...
 
     def score(self, samples: Sequence[Sample], answers: Sequence[Answer | None]) -> Scored:

@@ -1,0 +1,63 @@
+"""Boxes that models gave to referring expressions, in the result layouts that circulate, all JSON lists of rows.
+
+``{"sent_id", "answer"}``: the text a model wrote, ``(x1,y1)(x2,y2)`` in numbers 0 to 999 (SPEC 3.6). ``{"id",
+"pred_box_xywh"}``: left, top, width, height in pixels of the original picture. ``{"id", "pred_box_xyxy"}``: left, top,
+right, bottom in pixels. An ``id`` may be called ``sent_id`` in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .boxes import Box, corners
+from .errors import FormatError, as_object, field, load_json, write_json
+from .refcoco import read_box
+
+_IDS = ("sent_id", "id")
+_ANSWERS = ("answer", "pred_box_xywh", "pred_box_xyxy")
+
+
+def read_box_results(path: str | Path) -> dict[str, str | Box]:
+    """Read a result file, by the id of the expression.
+
+    Returns:
+        A text as it was written, or a box as left, top, right, bottom in pixels.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        FormatError: If it is malformed, an id repeats, or a box is no four finite numbers.
+    """
+    content = load_json(path, "results of referring expressions, a JSON list")
+    if not isinstance(content, list):
+        raise FormatError(f'{path} holds no list; expected rows such as {{"id": 1, "pred_box_xywh": [0, 0, 9, 9]}}.')
+    found: dict[str, str | Box] = {}
+    for number, value in enumerate(content):
+        where = f"{path}, entry {number}"
+        row = as_object(value, where)
+        sample_id = str(field(row, _only(row, _IDS, where), (int, str), where))
+        if sample_id in found:
+            raise FormatError(f"{where}: the id {sample_id} is there twice; remove one of them.")
+        key = _only(row, _ANSWERS, where)
+        if key == "answer":
+            found[sample_id] = field(row, key, str, where)
+        else:
+            box = read_box(field(row, key, list, where), where, key)
+            found[sample_id] = corners(box) if key == "pred_box_xywh" else box
+    return found
+
+
+def write_box_results(path: str | Path, boxes: Mapping[int, Box]) -> int:
+    """Write boxes (left, top, right, bottom in pixels) as ``pred_box_xywh`` by id and return how many."""
+    rows = [{"id": i, "pred_box_xywh": [x1, y1, x2 - x1, y2 - y1]} for i, (x1, y1, x2, y2) in boxes.items()]
+    write_json(path, rows)
+    return len(rows)
+
+
+def _only(row: Mapping[str, Any], keys: Iterable[str], where: str) -> str:
+    there = [key for key in keys if key in row]
+    if len(there) != 1:
+        present, expected = ", ".join(sorted(row)) or "none", ", ".join(f'"{key}"' for key in keys)
+        raise FormatError(f"{where} has the keys {present}; expected exactly one of {expected}.")
+    return there[0]

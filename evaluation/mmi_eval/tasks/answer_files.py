@@ -1,0 +1,77 @@
+"""Score files of answers against files of questions: no pictures, no model, no PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from mmi_eval.formats.errors import FormatError
+from mmi_eval.predictions import read_answers
+
+from .gqa import GQA
+from .okvqa import OKVQA
+from .protocol import Scored
+from .textvqa import TextVQA
+from .vizwiz import VizWiz
+from .vqa_layout import VQALayout
+from .vqav2 import VQAv2
+
+AnswerTask = Literal["vqav2", "okvqa", "textvqa", "vizwiz", "gqa"]
+
+_IN_TWO_FILES: Mapping[str, type[VQALayout]] = {"vqav2": VQAv2, "okvqa": OKVQA, "textvqa": TextVQA}
+_IN_ONE_FILE: Mapping[str, type[VizWiz | GQA]] = {"vizwiz": VizWiz, "gqa": GQA}
+_NOWHERE = Path("pictures")
+"""Pictures have names, but are not opened."""
+
+
+def answer_task(task: AnswerTask, questions: Path, annotations: Path | None = None) -> VQALayout | VizWiz | GQA:
+    """Return a benchmark of short answers that can score, made from its questions alone.
+
+    Args:
+        task: Name of the benchmark.
+        questions: Its questions file (with the answers, for VizWiz, GQA and TextVQA's own layout).
+        annotations: Its annotations file, for VQA v2, OK-VQA and TextVQA in their layout.
+
+    Raises:
+        FormatError: If the files are not as many as the benchmark has.
+    """
+    if task in _IN_TWO_FILES:
+        if annotations is None and task != "textvqa":
+            raise FormatError(
+                f"{task} is scored against two files, questions and annotations; only {questions} is given."
+            )
+        return _IN_TWO_FILES[task](questions, annotations, _NOWHERE, image_name="{image_id}")
+    if annotations is not None:
+        raise FormatError(f"{task} keeps answers in the questions file {questions}; leave {annotations} out.")
+    return _IN_ONE_FILE[task](questions, _NOWHERE)
+
+
+def score_answer_files(task: AnswerTask, predictions: Path, questions: Path, annotations: Path | None = None) -> Scored:
+    """Score answers from anywhere; questions that are not answered are left out and counted.
+
+    Args:
+        task: Name of the benchmark.
+        predictions: Our JSON lines, or the benchmark's result layout.
+        questions: Its questions file.
+        annotations: Its annotations file where it has one.
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+        FormatError: If one is malformed, or answers other questions.
+    """
+    benchmark = answer_task(task, questions, annotations)
+    answers = read_answers(predictions, task, benchmark.result_keys)
+    everything = benchmark.samples()
+    known = {sample.id for sample in everything}
+    if unknown := [key for key in answers if key not in known]:
+        raise FormatError(
+            f"{predictions} answers {len(unknown)} questions that {questions} does not hold, such as {unknown[0]}; use "
+            "the questions it was made for."
+        )
+    samples = [sample for sample in everything if sample.id in answers]
+    if not samples:
+        raise FormatError(f"{predictions} answers no question of {questions}; check that it is the right file.")
+    scored = benchmark.score(samples, [answers[sample.id] for sample in samples])
+    return replace(scored, counts={**scored.counts, "not in the file": len(everything) - len(samples)})
