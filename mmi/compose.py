@@ -18,7 +18,7 @@ from mmi.config_tree import nearest
 from mmi.errors import UsageError
 
 CONFIG_ROOTS = ("seed_everything", "trainer", "model", "data", "run")
-EVALUATION_ROOTS = ("tasks", "conditions")
+EVALUATION_ROOTS = ("tasks", "suites", "conditions")
 """The roots of an evaluation config, which is no part of a run's."""
 PATHS = "paths"
 """One more root, for names of folders used as ``${paths.world}`` elsewhere; gone once everything is resolved."""

@@ -1,13 +1,20 @@
-"""The file of a model's answers: one JSON line each, written before anything is scored, readable after a crash."""
+"""The file of a model's answers: one JSON line each, written before anything is scored, readable after a crash.
+
+Several processes write a file each, ``predictions.rank-K.jsonl``; they become one in the order of the samples once
+all are answered.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .formats.errors import FormatError, as_object, dump_json, existing_file, field, optional_field, parse_json
+
+PICTURES = "images/"
+"""Where drawn pictures lie, below the folder of the file."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,8 @@ class Prediction:
         task: Name of the task.
         version: Version of the task.
         id: Sample id.
-        output: The text, named numbers, or a picture's path below the folder of the file; ``None`` after an error.
+        output: The text, named numbers, a picture's path below the folder of the file, or a list of such paths;
+            ``None`` after an error.
         seconds: Time the model took, its batch's divided by the samples of the batch.
         error: Why there is no answer.
     """
@@ -29,6 +37,17 @@ class Prediction:
     output: Any
     seconds: float
     error: str | None = None
+
+    @property
+    def picture_names(self) -> tuple[str, ...]:
+        """The paths of drawn pictures; none where the output is anything else."""
+        names = self.output if isinstance(self.output, list) else [self.output]
+        pictures = all(isinstance(name, str) and name.startswith(PICTURES) for name in names)
+        return tuple(names) if names and pictures else ()
+
+    def is_usable(self, folder: Path) -> bool:
+        """Say whether it is an answer whose pictures are there, so that the sample need not be asked again."""
+        return self.error is None and all((folder / name).is_file() for name in self.picture_names)
 
 
 class PredictionFile:
@@ -71,13 +90,58 @@ class PredictionFile:
         """Write lines and hand them to the system, so that they survive the end of this process."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("ab") as stream:
-            stream.write("".join(f"{dump_json(asdict(p))}\n" for p in predictions).encode())
+            stream.write("".join(map(_line, predictions)).encode())
+
+    def part(self, rank: int) -> PredictionFile:
+        """Return the file that one of several processes writes."""
+        return PredictionFile(self.path.with_name(f"{self.path.stem}.rank-{rank}{self.path.suffix}"))
+
+    def read_all(self) -> dict[str, Prediction]:
+        """Return the answers of this file and of all parts beside it, however many processes wrote them.
+
+        Raises:
+            FormatError: As ``read``.
+        """
+        found: dict[str, Prediction] = {}
+        for file in (self, *self._parts()):
+            for sample_id, prediction in file.read().items():
+                earlier = found.get(sample_id)
+                # A process that stopped may have left the error behind which another one has mended.
+                if earlier is None or prediction.error is None or not earlier.is_usable(self.path.parent):
+                    found[sample_id] = prediction
+        return found
+
+    def settle(self, order: Sequence[str]) -> None:
+        """Make this file and its parts one, a line for each answer: the same lines whoever wrote them, in order.
+
+        Args:
+            order: Ids of the samples; answers to others go.
+
+        Raises:
+            FormatError: As ``read``.
+        """
+        found = self.read_all()
+        lines = "".join(_line(found[sample_id]) for sample_id in order if sample_id in found).encode()
+        if not self.path.is_file() or self.path.read_bytes() != lines:
+            draft = self.path.with_name(f"{self.path.name}.tmp")
+            draft.write_bytes(lines)
+            draft.replace(self.path)
+        for part in self._parts():
+            part.path.unlink()
+
+    def _parts(self) -> list[PredictionFile]:
+        pattern = f"{self.path.stem}.rank-*{self.path.suffix}"
+        return [PredictionFile(path) for path in sorted(self.path.parent.glob(pattern))]
 
     def _lines(self) -> list[bytes]:
         if not self.path.is_file():
             return []
         *lines, last = self.path.read_bytes().split(b"\n")
         return [*lines, last] if last and _is_json(last) else lines
+
+
+def _line(prediction: Prediction) -> str:
+    return f"{dump_json(asdict(prediction))}\n"
 
 
 def parse_prediction(line: bytes, where: str) -> Prediction:

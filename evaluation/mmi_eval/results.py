@@ -1,9 +1,9 @@
 """The folder of one evaluation and what can be read from it; comparisons between two of them.
 
 ``RUN/evaluations/TASK/HASH/`` holds ``evaluation.json`` (what was asked, of which weights, under which condition),
-``predictions.jsonl``, ``images/``, ``outcomes.jsonl`` (the scores of each sample) and ``score.json``. The hash is of
-everything that changes answers, so a changed prompt or checkpoint never mixes with answers that are there. Shares and
-CIDEr are fractions in these files.
+``predictions.jsonl``, ``images/``, ``outcomes.jsonl`` (the scores of each sample), ``score.json`` and, where asked for,
+``submission.json`` for a test server. The hash is of everything that changes answers, so a changed prompt or checkpoint
+never mixes with answers that are there. Shares and CIDEr are fractions in these files.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class Plan:
         checkpoint: Which weights.
         limit: Only the first samples; ``None`` for all.
         samples: Fingerprint of the samples before any control.
+        label: Name of the entry in the config, such as ``refcoco_testA``; the task's where there is none.
     """
 
     task: str
@@ -90,12 +91,23 @@ class Plan:
     checkpoint: Checkpoint
     limit: int | None
     samples: str
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.task)
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits; where files lie and what a checkpoint is called does not count."""
+        """Twelve hexadecimal digits; where files lie and what checkpoint and entry are called does not count."""
         counted = asdict(self) | {"settings": _without_paths(self.settings), "checkpoint": self.checkpoint.sha256}
-        return hashlib.sha256(json.dumps(counted, sort_keys=True).encode()).hexdigest()[:12]
+        counted.pop("label")
+        return _short_hash(counted)
+
+    @property
+    def asked(self) -> str:
+        """A hash of what is asked, whoever is asked under whatever condition: equal where scores can be compared."""
+        settings = _without_paths(self.settings)
+        return _short_hash([self.task, self.version, settings, self.limit, self.samples])
 
     def record(self) -> dict[str, Any]:
         """Return what ``evaluation.json`` holds."""
@@ -136,6 +148,7 @@ class Evaluation:
             ),
             optional_field(row, "limit", int, str(path)),
             field(row, "samples", str, str(path)),
+            optional_field(row, "label", str, str(path)) or "",
         )
 
     @property
@@ -204,9 +217,12 @@ class Evaluation:
 
 
 def find_evaluations(run: str | Path) -> list[Evaluation]:
-    """Return the evaluations of a run folder, by task, the condition "as trained" first, then by label."""
+    """Return the evaluations of a run folder, by task and label, the condition "as trained" first."""
     found = [Evaluation(file.parent) for file in sorted(Path(run, "evaluations").glob("*/*/evaluation.json"))]
-    return sorted(found, key=lambda e: (e.plan.task, e.plan.condition != Condition(), e.plan.condition.label))
+    return sorted(
+        found,
+        key=lambda e: (e.plan.task, e.plan.label, e.plan.condition != Condition(), e.plan.condition.label),
+    )
 
 
 def paired_differences(first: Evaluation, second: Evaluation) -> dict[str, Score]:
@@ -257,6 +273,10 @@ def without_marks(value: Any) -> Any:
     if isinstance(value, dict):
         return value["path"] if set(value) == {"path"} else {key: without_marks(item) for key, item in value.items()}
     return [without_marks(item) for item in value] if isinstance(value, list) else value
+
+
+def _short_hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _without_paths(value: Any) -> Any:

@@ -7,18 +7,18 @@ sample that fails does not take others along; it is recorded with its error, cou
 from __future__ import annotations
 
 import hashlib
-import re
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from .formats.errors import FormatError, path_inside, write_json
+from .asking import GIVE_UP_AFTER, Asking, EvaluationError, OnError, Progress
+from .formats.errors import FormatError, write_json
 from .model import InterleavedModel
-from .predictions import Prediction, read_answers
+from .outputs import opened_answer, opened_output
+from .predictions import read_answers
+from .ranks import OneRank, Ranks
 from .results import (
     SCHEMA_VERSION,
     Checkpoint,
@@ -29,16 +29,11 @@ from .results import (
     paired_differences,
     plain,
 )
-from .sample import Picture, Sample, controlled, fingerprint
-from .tasks.protocol import Answer, Scored, Task, differences
+from .sample import Sample, controlled, fingerprint
+from .submissions import can_submit, write_submission
+from .tasks.protocol import Scored, Task, differences
 
-Progress = Callable[[int, int], None]
-GIVE_UP_AFTER = 16
-"""Errors without a single answer after which a model counts as unable to do a task."""
-
-
-class EvaluationError(RuntimeError):
-    """Say in one sentence why a task could not be run."""
+__all__ = ["GIVE_UP_AFTER", "EvaluationError", "Progress", "Runner", "score_file"]
 
 
 @dataclass
@@ -50,13 +45,44 @@ class Runner:
         limit: Only the first samples of each task.
         batch_size: Samples asked at once; changes no answer but by rounding.
         code_version: Noted with each score.
+        ranks: The processes that share the work; the first one scores.
+        on_error: ``stop`` ends at the first sample that fails; ``record`` counts it and goes on.
     """
 
     run: Path
     limit: int | None = None
     batch_size: int = 32
     code_version: str = ""
+    ranks: Ranks = field(default_factory=OneRank)
+    on_error: OnError = "record"
     _baselines: dict[tuple[str, str, str], dict[str, Scored]] = field(default_factory=dict)
+    _n_evaluated: int = 0
+
+    def plan(self, task: Task, checkpoint: Checkpoint, condition: Condition | None = None, label: str = "") -> Plan:
+        """Return everything that decides what an evaluation asks.
+
+        Raises:
+            FileNotFoundError: If a file of the task is not there.
+            FormatError: If one is malformed.
+            EvaluationError: If the task has no sample, or two with the same id.
+        """
+        return self._plan(task, task.samples(), checkpoint, condition or Condition(), label)
+
+    def _plan(
+        self, task: Task, samples: Sequence[Sample], checkpoint: Checkpoint, condition: Condition, label: str
+    ) -> Plan:
+        asked = samples[: self.limit]
+        if not asked:
+            raise EvaluationError(f"the task {label or task.name} has no sample; check its files, n and --limit.")
+        sample_id, times = Counter(sample.id for sample in asked).most_common(1)[0]
+        if times > 1:
+            raise EvaluationError(f"{label or task.name} has {times} samples with the id {sample_id}; make ids unique.")
+        sampled = fingerprint(asked)
+        return Plan(task.name, task.version, plain(task), condition, checkpoint, self.limit, sampled, label)
+
+    def evaluation(self, plan: Plan) -> Evaluation:
+        """Return where the answers of a plan are kept; nothing need be there yet."""
+        return Evaluation(self.run / "evaluations" / plan.task / plan.hash)
 
     def evaluate(
         self,
@@ -65,6 +91,9 @@ class Runner:
         checkpoint: Checkpoint,
         condition: Condition | None = None,
         progress: Progress | None = None,
+        *,
+        label: str = "",
+        submit: bool = False,
     ) -> Evaluation:
         """Ask what was not asked yet, then score.
 
@@ -74,23 +103,48 @@ class Runner:
             checkpoint: Which weights it has.
             condition: What was taken away from it; its pictures are controlled here.
             progress: Called with the samples done and all samples.
+            label: Name of the entry in the config; empty is the task's.
+            submit: Write ``submission.json`` too where the task has a test server; questions whose answers only that
+                server has are then not scored.
 
         Raises:
             FileNotFoundError: If a file of the task is not there.
             FormatError: If one is malformed.
-            EvaluationError: If not a single sample could be answered.
+            EvaluationError: If not a single sample could be answered, one could not and ``on_error`` is ``stop``, or
+                the processes were started with different settings or data.
         """
-        condition = condition or Condition()
-        everything = task.samples()
-        asked = everything[: self.limit]
-        if not asked:
-            raise EvaluationError(f"the task {task.name} has no sample; check its files, n and --limit.")
+        condition, everything = condition or Condition(), task.samples()
+        plan = self._plan(task, everything, checkpoint, condition, label)
+        self._agree(plan)
+        evaluation = self.evaluation(plan)
+        if self.ranks.rank == 0:
+            write_json(evaluation.folder / "evaluation.json", plan.record(), indent=1)
         samples = controlled(everything, condition.control)[: self.limit]
-        plan = Plan(task.name, task.version, plain(task), condition, checkpoint, self.limit, fingerprint(asked))
-        evaluation = Evaluation(self.run / "evaluations" / task.name / plan.hash)
-        write_json(evaluation.folder / "evaluation.json", plan.record(), indent=1)
-        self._ask(task, model, samples, evaluation, progress or _silent)
-        return self.score(task, evaluation)
+        self._n_evaluated += 1
+        name = f"evaluation {self._n_evaluated}"
+        tell = progress or _silent
+        Asking(task, model, samples, evaluation, self.batch_size, self.on_error, self.ranks, tell, name).run()
+        if self.ranks.rank == 0:
+            self._finish(task, evaluation, everything, submit=submit and can_submit(task))
+        self.ranks.gather("scored")
+        return Evaluation(evaluation.folder)
+
+    def _finish(self, task: Task, evaluation: Evaluation, everything: Sequence[Sample], *, submit: bool) -> None:
+        if submit:
+            write_submission(task, evaluation)
+        try:
+            self._score(task, evaluation, everything)
+        except FormatError:
+            if not submit or any(sample.references for sample in everything):
+                raise
+
+    def _agree(self, plan: Plan) -> None:
+        hashes = self.ranks.gather(plan.hash)
+        if other := next((rank for rank, found in enumerate(hashes) if found != hashes[0]), None):
+            raise EvaluationError(
+                f"process {other} would evaluate {plan.label} under the hash {hashes[other]}, process 0 under "
+                f"{hashes[0]}; start all of them with the same command, config and data."
+            )
 
     def score(self, task: Task, evaluation: Evaluation) -> Evaluation:
         """Score the answers in a folder; no model is needed.
@@ -98,20 +152,24 @@ class Runner:
         Raises:
             FormatError: If the data or the task are not those that were asked, or samples were never asked.
         """
+        return self._score(task, evaluation, task.samples())
+
+    def _score(self, task: Task, evaluation: Evaluation, everything: Sequence[Sample]) -> Evaluation:
         plan = evaluation.plan
-        samples = task.samples()[: plan.limit]
+        samples = everything[: plan.limit]
         if (plan.version, plan.samples) != (task.version, fingerprint(samples)):
             raise FormatError(
                 f"{evaluation.folder} answers other samples than task {task.name} (version {task.version}) has now; "
                 "restore its data or run mmi evaluate again."
             )
+        evaluation.predictions.settle([sample.id for sample in samples])
         predictions = evaluation.predictions.read()
         if lost := [sample.id for sample in samples if sample.id not in predictions]:
             raise FormatError(
                 f"{evaluation.predictions.path} lacks {len(lost)} of {len(samples)} samples, such as {lost[0]}; run "
                 "mmi evaluate again to go on."
             )
-        answers = [_answer(predictions[sample.id], sample, evaluation.folder) for sample in samples]
+        answers = [opened_answer(predictions[sample.id], sample, evaluation.folder) for sample in samples]
         scored = task.score(samples, answers)
         baselines = self.baselines(task, samples)
         record = _score_record(task, plan, samples, scored, baselines)
@@ -132,35 +190,8 @@ class Runner:
             self._baselines[key] = task.baselines(samples)
         return self._baselines[key]
 
-    def _ask(
-        self, task: Task, model: InterleavedModel, samples: Sequence[Sample], evaluation: Evaluation, tell: Progress
-    ) -> None:
-        file = evaluation.predictions
-        file.repair()
-        there = {i for i, p in file.read().items() if p.error is None and _has_picture(p, evaluation.folder)}
-        # Equally many pictures make prompts of about equal length.
-        missing = sorted((s for s in samples if s.id not in there), key=lambda sample: len(sample.pictures))
-        n_done, n_errors, n_answers = len(samples) - len(missing), 0, len(samples) - len(missing)
-        tell(n_done, len(samples))
-        for start in range(0, len(missing), self.batch_size):
-            batch = missing[start : start + self.batch_size]
-            began = time.perf_counter()
-            outputs = list(_answers(task, model, batch))
-            seconds = round((time.perf_counter() - began) / len(batch), 6)
-            lines = [
-                _prediction(task, sample, output, seconds, evaluation.folder)
-                for sample, output in zip(batch, outputs, strict=True)
-            ]
-            file.append(lines)
-            errors = [line.error for line in lines if line.error is not None]
-            n_errors, n_answers = n_errors + len(errors), n_answers + len(lines) - len(errors)
-            n_done += len(batch)
-            tell(n_done, len(samples))
-            if errors and not n_answers and (n_errors >= GIVE_UP_AFTER or n_done == len(samples)):
-                raise EvaluationError(f"none of {n_errors} samples of {task.name} could be answered: {errors[0]}")
 
-
-def score_file(task: Task, path: Path, code_version: str = "") -> dict[str, Any]:
+def score_file(task: Task, path: Path, code_version: str = "", label: str = "") -> dict[str, Any]:
     """Score answers from anywhere.
 
     Samples the file says nothing about are left out and counted, and the score is marked as limited.
@@ -169,6 +200,7 @@ def score_file(task: Task, path: Path, code_version: str = "") -> dict[str, Any]
         task: The benchmark.
         path: Our JSON lines, or the task's official result layout (see ``read_answers``).
         code_version: Noted with the score.
+        label: Name of the entry in the config; empty is the task's.
 
     Returns:
         What ``score.json`` holds.
@@ -188,10 +220,10 @@ def score_file(task: Task, path: Path, code_version: str = "") -> dict[str, Any]
     samples = [sample for sample in everything if sample.id in answers]
     if not samples:
         raise FormatError(f"{path} answers no sample of {task.name}; check that it is the right file.")
-    opened = [_opened(answers[sample.id], sample, path.parent) for sample in samples]
+    opened = [opened_output(answers[sample.id], sample, path.parent) for sample in samples]
     elsewhere = Checkpoint("elsewhere", 0, "")
     limit = len(samples) if len(samples) < len(everything) else None
-    plan = Plan(task.name, task.version, plain(task), Condition(), elsewhere, limit, fingerprint(samples))
+    plan = Plan(task.name, task.version, plain(task), Condition(), elsewhere, limit, fingerprint(samples), label)
     record = _score_record(task, plan, samples, task.score(samples, opened), task.baselines(samples))
     counted = {"n_samples": len(samples), "n_errors": sum(answer is None for answer in opened)}
     record["counts"] |= counted | {"not in the file": len(everything) - len(samples)}
@@ -202,76 +234,16 @@ def score_file(task: Task, path: Path, code_version: str = "") -> dict[str, Any]
 def share_untrained(run: Path, task: str) -> None:
     """Put the scores of the untrained network beside those of the trained one, as a baseline of the same samples."""
     found = [e for e in find_evaluations(run) if e.plan.task == task and e.is_scored]
-    untrained = {e.plan.samples: e for e in found if e.plan.condition == Condition(weights="untrained")}
+    untrained = {e.plan.asked: e for e in found if e.plan.condition == Condition(weights="untrained")}
     for evaluation in found:
-        fresh = untrained.get(evaluation.plan.samples)
+        fresh = untrained.get(evaluation.plan.asked)
         if fresh is None or evaluation.plan.condition.weights == "untrained":
             continue
-        beside = {"values": fresh.score["values"], "differences": _difference_records(evaluation, fresh)}
+        changes = {name: score.record() for name, score in paired_differences(evaluation, fresh).items()}
+        beside = {"values": fresh.score["values"], "differences": changes}
         score = dict(evaluation.score)
         if score["baselines"].get("untrained") != beside:
             evaluation.write_score(score | {"baselines": score["baselines"] | {"untrained": beside}})
-
-
-def _difference_records(evaluation: Evaluation, fresh: Evaluation) -> dict[str, Any]:
-    if evaluation.plan.limit != fresh.plan.limit:
-        return {}
-    return {name: score.record() for name, score in paired_differences(evaluation, fresh).items()}
-
-
-def _answers(task: Task, model: InterleavedModel, batch: Sequence[Sample]) -> Iterator[Any]:
-    """Yield the answer to each sample, or the exception it raises on its own."""
-    try:
-        answers = task.answer(model, batch)
-    except Exception as error:
-        # Whatever the reason: halves find the sample that fails, and need less memory.
-        if len(batch) == 1:
-            yield error
-            return
-        middle = len(batch) // 2
-        yield from _answers(task, model, batch[:middle])
-        yield from _answers(task, model, batch[middle:])
-        return
-    if len(answers) != len(batch):
-        raise EvaluationError(f"{task.name} gave {len(answers)} answers to {len(batch)} samples; mend its answer().")
-    yield from answers
-
-
-def _prediction(task: Task, sample: Sample, output: Any, seconds: float, folder: Path) -> Prediction:
-    if isinstance(output, Exception):
-        message = " ".join(f"{type(output).__name__}: {output}".split())[:300]
-        return Prediction(task.name, task.version, sample.id, None, seconds, message)
-    if isinstance(output, Image.Image):
-        name = f"images/{_file_name(sample.id)}.png"
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-        output.save(folder / name)
-        output = name
-    return Prediction(task.name, task.version, sample.id, output, seconds)
-
-
-def _file_name(sample_id: str) -> str:
-    safe = re.sub(r"[^A-Za-z0-9-]+", "_", sample_id)[:80]
-    return safe if safe == sample_id else f"{safe}-{hashlib.sha256(sample_id.encode()).hexdigest()[:8]}"
-
-
-def _answer(prediction: Prediction, sample: Sample, folder: Path) -> Answer | None:
-    return _opened(None if prediction.error is not None else prediction.output, sample, folder)
-
-
-def _opened(output: Any, sample: Sample, folder: Path) -> Answer | None:
-    """Return an output as it is scored: a picture's name as the picture."""
-    if output is None or sample.request != "image":
-        return output
-    if not isinstance(output, str):
-        raise FormatError(
-            f"the prediction of {sample.id} is no file name of a picture; expected one such as images/1.png."
-        )
-    return Picture(path_inside(folder, output, f"the prediction of {sample.id}"))
-
-
-def _has_picture(prediction: Prediction, folder: Path) -> bool:
-    is_picture = isinstance(prediction.output, str) and prediction.output.startswith("images/")
-    return not is_picture or (folder / prediction.output).is_file()
 
 
 def _score_record(
@@ -282,6 +254,7 @@ def _score_record(
     return {
         "schema_version": SCHEMA_VERSION,
         "task": task.name,
+        "label": plan.label,
         "version": task.version,
         "protocol": task.protocol,
         "headline": next(iter(scored.values)),

@@ -3,74 +3,69 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mmi.commands.arguments import Arguments
-from mmi.commands.evaluation_tasks import DEFAULT_CONFIG, EvaluationConfig, evaluation_config
+from mmi.commands.arguments import Arguments, CommandLine
+from mmi.commands.evaluation_processes import (
+    device_of_rank,
+    end_with_parent,
+    exit_code,
+    needs_processes,
+    run_processes,
+)
+from mmi.commands.evaluation_tasks import DEFAULT_CONFIG, evaluation_config
 from mmi.errors import DONE, UsageError
 
 if TYPE_CHECKING:
-    from mmi_eval.results import Checkpoint, Condition, Evaluation
-    from mmi_eval.runner import Progress, Runner
-    from mmi_eval.tasks import Task
+    from mmi_eval.ranks import Ranks
 
 _DESCRIPTION = f"""\
 Run benchmarks with the model of a run folder. Each answer is written to RUN/evaluations/TASK/HASH/predictions.jsonl
 before anything is scored: a stopped command goes on where it was, and mmi score repeats the scoring without the model.
-What is asked stands in --config (default: {DEFAULT_CONFIG}). Beside each score: its 95 % interval and baselines.
+What is asked stands in --config (default: {DEFAULT_CONFIG}): tasks by label, and suites of them. Beside each
+score: its 95 % interval and baselines. --dry-run shows what would be asked and what is missing, and loads no model.
+
+--processes N shares the work among N processes of one thread each; torchrun does the same over machines with one file
+system. Answers and scores are the same for any number of processes, and a command goes on with another number.
 
 --control, --without-mmfs and --untrained take something away from the model; their scores are kept apart and labelled.
 --conditions also runs those that the config lists."""
 _EXAMPLE = """\
 mmi evaluate --run runs/demo
-mmi evaluate --run runs/demo --conditions
+mmi evaluate --run runs/demo --suite all --processes 2
+mmi evaluate --run runs/demo --tasks vqav2,refcoco --dry-run
 mmi evaluate --run runs/demo --tasks vqav2,refcoco --limit 20
 mmi evaluate --run runs/demo --tasks vqav2 --control blank
-mmi evaluate --run runs/demo --without-mmfs --paths.world=data/microworld --tasks.vqav2.n=300"""
+mmi evaluate --run runs/demo --tasks vqav2 --tasks.vqav2.n=null --submission
+mmi evaluate --run runs/demo --conditions
+mmi evaluate --run runs/demo --without-mmfs --paths.world=data/microworld --tasks.vqav2.n=300
+torchrun --nproc-per-node 4 -m -- mmi.cli evaluate --run runs/demo"""
 
 
 def run(command: str, argv: Sequence[str]) -> int:
     """Evaluate and print a table."""
-    line = _parser(command).read(argv)
-    options = line.options
-    for name in ("limit", "batch_size"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} is {value}; expected at least 1.")
-    config = evaluation_config(line)
-    tasks = config.chosen(options.tasks)
+    end_with_parent()
+    from mmi_eval.ranks import joined_ranks
 
-    from mmi.checkpoints.run_folder import BEST_OR_LAST
-    from mmi.commands.evaluation_model import find_checkpoint
-    from mmi.commands.generate import choose_device
-    from mmi.commands.score_table import print_changes, print_scores
-    from mmi_eval.runner import Runner
-
-    folder = Path(options.run)
-    place, checkpoint = find_checkpoint(folder, options.checkpoint or BEST_OR_LAST)
-    device = choose_device(options.device)
-    jobs = _jobs(options, config, tasks)
-    runner = Runner(folder, options.limit, options.batch_size, version("mmi"))
-    began = time.perf_counter()
-    done = _Session(runner, folder, place, checkpoint, device).run(jobs)
-    print_scores([evaluation.score for evaluation in done], breakdown=options.breakdown)
-    print_changes(done)
-    print(f"{len(done)} evaluations in {time.perf_counter() - began:.0f} s; answers and scores: {folder}/evaluations")
-    return DONE
-
-
-@dataclass(frozen=True)
-class Job:
-    """A task and the condition it is run under."""
-
-    task: Task
-    condition: Condition
+    with joined_ranks(exit_code) as ranks:
+        line = _parser(command).read(argv)
+        _check_options(line.options)
+        if needs_processes(line.options.processes) and not line.options.dry_run:
+            evaluation_config(line).chosen(line.options.tasks, line.options.suite)
+            code = run_processes(command, argv, line.options.processes)
+            if code != DONE:
+                raise SystemExit(code)  # the process that failed has said why
+            return DONE
+        if ranks.rank == 0:
+            return _evaluate(line, ranks)
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            return _evaluate(line, ranks)
 
 
 def _parser(command: str) -> Arguments:
@@ -78,10 +73,15 @@ def _parser(command: str) -> Arguments:
     add = parser.add_argument
     add("--run", required=True, metavar="DIR", help="run folder written by mmi fit")
     add("--checkpoint", metavar="NAME", help="best, last, step-N or a folder; default: best if there is one, else last")
-    add("--tasks", metavar="NAMES", help="tasks of the config, separated by commas; default: all of them")
+    add("--tasks", metavar="LABELS", help="tasks of the config, separated by commas; default: the suite default")
+    add("--suite", metavar="NAME", help="a suite of the config; all is every task, also where there is no default")
     add("--limit", type=int, metavar="N", help="only the first N samples of each task; such scores are marked LIMITED")
     add("--batch-size", type=int, default=32, metavar="N", help="samples asked at once (32)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    add("--processes", type=int, metavar="N", help="share the work among N processes of one thread each")
+    add("--on-error", choices=("record", "stop"), default="record", help="count a sample that fails, or stop (record)")
+    add("--dry-run", action="store_true", help="show samples, first prompts and folders; load no model, ask nothing")
+    add("--submission", action="store_true", help="also write submission.json for the benchmark's test server")
     add("--breakdown", action="store_true", help="also print scores by type and by tag")
     away = parser.add_argument_group("take something away").add_argument
     away("--control", choices=("none", "blank", "swapped"), default="none", help="grey pictures, or those of others")
@@ -91,101 +91,50 @@ def _parser(command: str) -> Arguments:
     return parser
 
 
-def _jobs(options: argparse.Namespace, config: EvaluationConfig, tasks: Sequence[Task]) -> list[Job]:
-    """Return what to run, jobs of one network together; tasks that a control cannot change are left out aloud."""
-    from mmi_eval.results import Condition
-
-    weights = "untrained" if options.untrained else "trained"
-    asked = Condition(options.control, not options.without_mmfs, weights)
-    jobs = [Job(task, asked) for task in tasks]
-    for entry in config.conditions if options.conditions else ():
-        condition = Condition(entry.control, entry.mmfs, entry.weights)
-        jobs += [Job(task, condition) for task in tasks if entry.tasks is None or task.name in entry.tasks]
-    kept: list[Job] = []
-    for job in jobs:
-        if job.condition.control != "none" and not any(sample.pictures for sample in job.task.samples()):
-            reason = f"no picture in its prompts, so --control {job.condition.control} changes nothing"
-            print(f"{job.task.name}: left out under {job.condition.label}: {reason}")
-        elif job not in kept:
-            kept.append(job)
-    if not kept:
-        raise UsageError("nothing is left to evaluate; choose other --tasks, or leave --control out.")
-    order = {key: i for i, key in enumerate(dict.fromkeys((j.condition.weights, j.condition.mmfs) for j in kept))}
-    return sorted(kept, key=lambda job: order[job.condition.weights, job.condition.mmfs])
+def _check_options(options: argparse.Namespace) -> None:
+    for name in ("limit", "batch_size", "processes"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is {value}; expected at least 1.")
+    if options.submission and options.limit is not None:
+        raise UsageError("--submission needs every sample, which --limit leaves out; leave one of them out.")
 
 
-@dataclass(frozen=True)
-class _Session:
-    """One call of the command: where models come from and results go."""
+def _evaluate(line: CommandLine, ranks: Ranks) -> int:
+    from mmi.commands.evaluation_jobs import Session, check_jobs, plan_jobs
+    from mmi.commands.generate import choose_device
+    from mmi.commands.score_table import print_changes, print_scores, print_submissions, print_times
+    from mmi_eval.runner import Runner
+    from mmi_eval.submissions import check_submissions
 
-    runner: Runner
-    run_folder: Path
-    place: Path
-    checkpoint: Checkpoint
-    device: str
+    options, folder = line.options, Path(line.options.run)
+    config = evaluation_config(line)
+    tasks = config.chosen(options.tasks, options.suite)
+    if options.submission:
+        check_submissions(tasks)
+    jobs = plan_jobs(options, config, tasks)
+    if ranks.rank == 0 and not options.dry_run:
+        check_jobs(jobs, options.limit)
+    ranks.gather("checked")
+    # Loaded once the files are known to be right.
+    from mmi.checkpoints.run_folder import BEST_OR_LAST
+    from mmi.commands.evaluation_model import find_checkpoint
 
-    def run(self, jobs: Sequence[Job]) -> list[Evaluation]:
-        """Run jobs in order; a network is built again only where it differs."""
-        from mmi.commands.evaluation_model import load_model
-        from mmi_eval.results import Condition
+    place, checkpoint = find_checkpoint(folder, options.checkpoint or BEST_OR_LAST)
+    runner = Runner(folder, options.limit, options.batch_size, version("mmi"), ranks, options.on_error)
+    if options.dry_run:
+        from mmi.commands.evaluation_preview import print_previews
 
-        self._check(jobs)
-        loaded, model = None, None
-        done: list[Evaluation] = []
-        with _bars() as bars:
-            for job in jobs:
-                wanted = replace(job.condition, control="none")
-                if model is None or loaded != wanted:
-                    model = load_model(self.run_folder, self.place, wanted, self.device)
-                    loaded = wanted
-                if not model.draws and any(s.request in ("image", "image_loss") for s in job.task.samples()):
-                    raise UsageError(
-                        f"{job.task.name} needs pictures, but the model of {self.run_folder} has no image decoder; "
-                        "name the other tasks with --tasks."
-                    )
-                label = job.task.name + ("" if job.condition == Condition() else f", {job.condition.label}")
-                tell = bars(label)
-                done.append(self.runner.evaluate(job.task, model, self.checkpoint, job.condition, tell))
-        # A later job may have added a baseline to an earlier one.
-        return [type(evaluation)(evaluation.folder) for evaluation in done]
-
-    def _check(self, jobs: Sequence[Job]) -> None:
-        """Find what is wrong with files before the first minute is spent."""
-        for task in {job.task.name: job.task for job in jobs}.values():
-            task.check()
-            for sample in task.samples()[: self.runner.limit]:
-                for picture in (*sample.pictures, *([sample.target] if sample.target else [])):
-                    picture.path.stat()
-
-
-class _Bars:
-    """One bar for each task on a terminal, one line for each elsewhere."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.progress = Progress(*columns, console=console, redirect_stdout=False, disable=not console.is_terminal)
-        self._console = console
-
-    def __call__(self, label: str) -> Progress:
-        """Return what is told about the samples of a task."""
-        bar = self.progress.add_task(label, total=None)
-        began = time.perf_counter()
-
-        def tell(done: int, total: int) -> None:
-            self.progress.update(bar, completed=done, total=total)
-            if done >= total and not self._console.is_terminal:
-                took = f"{time.perf_counter() - began:.1f} s"
-                self._console.print(f"{label}: {done} of {total} samples, {took}", highlight=False)
-
-        return tell
-
-
-@contextmanager
-def _bars() -> Iterator[_Bars]:
-    bars = _Bars()
-    with bars.progress:
-        yield bars
+        print_previews(runner, jobs, checkpoint)
+        return DONE
+    device = device_of_rank(choose_device(options.device), ranks.size)
+    began = time.perf_counter()
+    done = Session(runner, folder, place, checkpoint, device, options.submission).run(jobs)
+    if ranks.rank == 0:
+        scored = [one for one in done if one.evaluation.is_scored]
+        print_scores([one.evaluation.score for one in scored], breakdown=options.breakdown)
+        print_changes([one.evaluation for one in scored])
+        print_times([(one.evaluation.score, one.seconds) for one in scored])
+        print_submissions([one.evaluation for one in done])
+    print(f"{len(done)} evaluations in {time.perf_counter() - began:.0f} s; answers and scores: {folder}/evaluations")
+    return DONE

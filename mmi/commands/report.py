@@ -1,42 +1,123 @@
-"""``mmi report``: one self-contained page about a run."""
+"""``mmi report``: a page about a run, the paper's tables with ours in them, or two runs side by side."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from mmi.commands.arguments import Arguments
-from mmi.errors import DONE
+from mmi.errors import DONE, UsageError
 
 _DESCRIPTION = """\
-Write one page about a run: losses, samples beside the truth, scores with intervals and baselines, controls, gates,
-settings, environment. The page holds its pictures and needs no network, no scripts and nothing beside it."""
+Write what runs are worth, as files that hold their pictures and need no network, no scripts and nothing beside them.
+
+mmi report RUN                one page about a run: losses, samples beside the truth, scores with intervals and
+                              baselines, controls, gates, settings, environment (RUN/report.html)
+mmi report --tables [RUN ...] every table of the paper with the runs' scores in it, the gap to the paper, and the known
+                              reasons for it (docs/deviations.md). Real data only; scores of the micro-world have a
+                              table of their own. Cells that were not run say so: without RUN it is the paper alone.
+mmi report --compare A B      the same questions, answered by two runs: differences with intervals, and answers beside
+                              each other. B minus A: name the run that should be better second."""
 _EXAMPLE = """\
 mmi report runs/demo
-mmi report runs/demo --out demo.html --open"""
+mmi report runs/demo --out demo.html --open
+mmi report --tables
+mmi report --tables runs/demo runs/other --format md --out tables.md
+mmi report --tables runs/demo --wandb
+mmi report --compare runs/without_mmfs runs/with_mmfs --choose most-improved --n 12
+mmi report --compare runs/demo runs/demo --first-without-mmfs"""
+_FORMATS = ("md", "tex", "html")
+_OF_TABLES = ("format", "wandb", "wandb_online", "wandb_project")
+_OF_COMPARE = ("choose", "n", "first_without_mmfs")
 
 
 def run(command: str, argv: Sequence[str]) -> int:
-    """Write the page and say where it is."""
-    parser = Arguments(command, _DESCRIPTION, _EXAMPLE)
-    parser.add_argument("run", metavar="RUN", help="the run folder")
-    parser.add_argument("--out", metavar="FILE", help="where to write the page (RUN/report.html)")
-    parser.add_argument("--open", action="store_true", help="show it in the browser")
-    options = parser.read(argv).options
-    from importlib.metadata import version
+    """Write what was asked for and say where it is."""
+    options = _parser(command).read(argv).options
+    _refuse_stray(options)
+    written_by = f"mmi {version('mmi')}"
+    if options.compare:
+        from mmi.commands.report_compare import write_comparison
 
+        out = write_comparison(options, written_by)
+    elif options.tables:
+        from mmi.commands.report_tables import write_tables
+
+        out = write_tables(options, written_by)
+    else:
+        out = _write_run(options, written_by)
+    for path in out:
+        print(f"look at {path}")
+    if options.open:
+        import webbrowser
+
+        webbrowser.open(next((p for p in out if p.suffix == ".html"), out[0]).resolve().as_uri())
+    return DONE
+
+
+def _parser(command: str) -> Arguments:
+    parser = Arguments(command, _DESCRIPTION, _EXAMPLE)
+    add = parser.add_argument
+    add("run", metavar="RUN", nargs="*", help="run folders; one, or any number with --tables")
+    add(
+        "--out",
+        metavar="PATH",
+        help="file, or folder for several (RUN/report.html, RUN/paper_tables.*, B/compare.html)",
+    )
+    add("--open", action="store_true", help="show it in the browser")
+    tables = parser.add_argument_group("the paper's tables")
+    tables.add_argument("--tables", action="store_true", help="fill the paper's tables")
+    tables.add_argument("--format", choices=(*_FORMATS, "all"), help="Markdown, LaTeX, a page, or all of them (all)")
+    tables.add_argument("--wandb", action="store_true", help="also log tables and files to Weights & Biases, offline")
+    tables.add_argument("--wandb-online", action="store_true", help="send them at once (needs an account)")
+    tables.add_argument("--wandb-project", metavar="NAME", help="project to log to (mmi)")
+    compare = parser.add_argument_group("two runs")
+    compare.add_argument("--compare", nargs=2, metavar=("A", "B"), help="run folders with evaluations of the same data")
+    compare.add_argument(
+        "--choose",
+        choices=("first", "most-improved", "most-worsened"),
+        help="which samples are shown: in the order of the data, or by how much B is better or worse than A (first)",
+    )
+    compare.add_argument("--n", type=int, metavar="N", help="samples shown of each task (8)")
+    compare.add_argument(
+        "--first-without-mmfs", action="store_true", help="take of A the answers with MMFS switched off"
+    )
+    return parser
+
+
+def _refuse_stray(options: argparse.Namespace) -> None:
+    """Refuse options that belong to another report, and the wrong number of runs."""
+    if options.tables and options.compare:
+        raise UsageError("--tables and --compare are two reports; name one of them.")
+    for asked, names, flag in (
+        (options.tables, _OF_TABLES, "--tables"),
+        (options.compare, _OF_COMPARE, "--compare"),
+    ):
+        for name in names:
+            if getattr(options, name) and not asked:
+                raise UsageError(f"--{name.replace('_', '-')} is for {flag}; add it, or leave the option out.")
+    if options.compare and options.run:
+        raise UsageError(f'--compare takes two runs; leave "{options.run[0]}" out.')
+    if not options.compare and not options.tables and len(options.run) != 1:
+        wrong = "name a run folder" if not options.run else f"{len(options.run)} run folders are named; name one"
+        raise UsageError(f"{wrong}, as in mmi report runs/demo, or add --tables or --compare.")
+    if options.n is not None and options.n < 1:
+        raise UsageError(f"--n is {options.n}; expected at least 1.")
+    if (options.wandb_online or options.wandb_project) and not options.wandb:
+        raise UsageError("--wandb-online and --wandb-project need --wandb; add it.")
+
+
+def _write_run(options: argparse.Namespace, written_by: str) -> list[Path]:
     from mmi.commands.run_reading import read_run
     from mmi_eval.report.page import write_page
     from mmi_eval.report.run_page import render_run
 
-    record = read_run(options.run)
-    out = Path(options.out) if options.out else Path(options.run) / "report.html"
-    write_page(out, render_run(record, f"mmi {version('mmi')}"))
+    (folder,) = options.run
+    record = read_run(folder)
+    out = Path(options.out) if options.out else Path(folder) / "report.html"
+    write_page(out, render_run(record, written_by))
     for remark in record.remarks:
         print(f"note: {remark}")
-    print(f"look at {out}")
-    if options.open:
-        import webbrowser
-
-        webbrowser.open(out.resolve().as_uri())
-    return DONE
+    return [out]

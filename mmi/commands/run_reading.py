@@ -32,11 +32,16 @@ _CONVOLUTION = re.compile(r"image_decoder\.unet\.mmfs\.(\d+)\.conv\.weight")
 _STEP_FOLDER = re.compile(r"step-(\d+)")
 
 
-def read_run(path: str | Path) -> RunRecord:
+Asked = dict[str, Sequence["Sample"]]
+"""Samples by task and settings: what was read once need not be read for the next run."""
+
+
+def read_run(path: str | Path, asked: Asked | None = None) -> RunRecord:
     """Gather everything a page about a run shows.
 
     Args:
         path: The run folder; only its ``config.yaml`` must be there.
+        asked: Takes the samples read, and gives those of runs read before.
 
     Raises:
         ConfigError: If the folder is none of a run.
@@ -54,7 +59,7 @@ def read_run(path: str | Path) -> RunRecord:
         panels=_panels(folder.samples, remarks),
         network=_network(folder, remarks),
         skipped=_skipped(folder.skipped_file, remarks),
-        evaluations=_evaluations(folder.path, remarks),
+        evaluations=_evaluations(folder.path, remarks, {} if asked is None else asked),
         remarks=[without_home(remark) for remark in remarks],
     )
 
@@ -196,10 +201,9 @@ def _skipped(path: Path, remarks: list[str]) -> dict[tuple[str, str], int]:
     return dict(counted.most_common())
 
 
-def _evaluations(run: Path, remarks: list[str]) -> list[Result]:
+def _evaluations(run: Path, remarks: list[str], asked: Asked) -> list[Result]:
     """Read every evaluation on its own, so that a damaged one hides no other; as trained first, then by condition."""
     found: list[Result] = []
-    asked: dict[str, Sequence[Sample]] = {}
     for record in sorted((run / "evaluations").glob("*/*/evaluation.json")):
         evaluation = Evaluation(record.parent)
         name = record.parent.relative_to(run).as_posix()
@@ -213,7 +217,7 @@ def _evaluations(run: Path, remarks: list[str]) -> list[Result]:
     return sorted(found, key=lambda result: (result.task, result.condition != AS_TRAINED, result.condition.label))
 
 
-def _samples(evaluation: Evaluation, asked: dict[str, Sequence[Sample]], remarks: list[str]) -> Sequence[Sample]:
+def _samples(evaluation: Evaluation, asked: Asked, remarks: list[str]) -> Sequence[Sample]:
     """Read what was asked from the data the evaluation names; nothing where they are gone, which is said once."""
     settings = without_marks(dict(evaluation.plan.settings))
     key = json.dumps([evaluation.plan.task, settings], sort_keys=True)

@@ -10,21 +10,28 @@ from rich.console import Console
 from rich.table import Table
 
 from mmi_eval.results import Evaluation, paired_differences
+from mmi_eval.submissions import FILE_NAME
 
 Record = Mapping[str, Any]
+_WIDTH = 180
 
 
-def print_scores(scores: Sequence[Record], *, breakdown: bool = False) -> None:
+def print_scores(scores: Sequence[Record], *, breakdown: bool = False, exact: bool = False) -> None:
     """Print the content of ``score.json`` files.
 
     Args:
         scores: In order.
-        breakdown: Also values by type and by tag.
+        breakdown: Also values by type and by tag, and variants.
+        exact: Also values that are another one computed differently, such as with another extraction, the protocol of
+            each headline, and more digits.
     """
     limited = any(score["limited"] for score in scores)
     title = "LIMITED: not all samples were asked; these are no benchmark scores" if limited else None
     table = Table(title=title, box=SIMPLE_HEAD, title_style="bold red", title_justify="left")
     table.add_column("task", no_wrap=True)
+    has_split = any(score["split"] for score in scores)
+    if has_split:
+        table.add_column("split")
     table.add_column("condition")
     table.add_column("value")
     table.add_column("score", justify="right", no_wrap=True)
@@ -32,25 +39,69 @@ def print_scores(scores: Sequence[Record], *, breakdown: bool = False) -> None:
     table.add_column("n", justify="right")
     table.add_column("beside it")
     for score in scores:
-        for number, (name, value) in enumerate(_shown(score, breakdown)):
+        shown = _shown(score, breakdown, exact)
+        for number, (name, value) in enumerate(shown):
             first = number == 0
-            task = score["task"] + (" LIMITED" if score["limited"] else "")
+            task = label_of(score) + (" LIMITED" if score["limited"] else "")
             unit = score["units"].get(name, "raw")
             table.add_row(
                 task if first else "",
+                *([score["split"] if first else ""] if has_split else []),
                 score["condition_label"] if first else "",
                 name,
-                written(value["value"], unit),
-                f"{written(value['low'], unit)} to {written(value['high'], unit)}",
+                written(value["value"], unit, exact=exact),
+                f"{written(value['low'], unit, exact=exact)} to {written(value['high'], unit, exact=exact)}",
                 str(value["n"]),
                 _beside(score, name, unit),
-                end_section=number == len(_shown(score, breakdown)) - 1,
+                end_section=number == len(shown) - 1,
             )
     console = _console()
     console.print(table)
     for score in scores:
+        if exact:
+            console.print(
+                f"{label_of(score)}: {score['headline']} by the protocol {score['protocol']}", highlight=False
+            )
         if troubles := _troubles(score):
-            console.print(f"{score['task']} ({score['condition_label']}): {troubles}", highlight=False)
+            console.print(f"{label_of(score)} ({score['condition_label']}): {troubles}", highlight=False)
+
+
+def print_times(scores: Sequence[tuple[Record, float | None]]) -> None:
+    """Print how many samples each task asked and how long that took.
+
+    Args:
+        scores: Content of each ``score.json``, and the seconds of this call where it asked.
+    """
+    table = Table(title="Samples and time", box=SIMPLE_HEAD, title_justify="left")
+    for name in ("task", "condition"):
+        table.add_column(name)
+    for name in ("samples", "failed", "answering", "per sample", "this call"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for score, seconds in scores:
+        n, asked = score["counts"]["n_samples"], score["seconds"]
+        table.add_row(
+            label_of(score) + (" LIMITED" if score["limited"] else ""),
+            score["condition_label"],
+            str(n),
+            str(score["counts"]["n_errors"]),
+            f"{asked:.1f} s",
+            f"{1000 * asked / n:.0f} ms",
+            "" if seconds is None else f"{seconds:.1f} s",
+        )
+    _console().print(table)
+
+
+def print_submissions(evaluations: Sequence[Evaluation]) -> None:
+    """Say where files for test servers lie, and what was not scored because only the server can."""
+    for evaluation in evaluations:
+        if (path := evaluation.folder / FILE_NAME).is_file():
+            unscored = "" if evaluation.is_scored else " (not scored here: only the server has the answers)"
+            print(f"submission for {evaluation.plan.label}: {path}{unscored}")
+
+
+def label_of(score: Record) -> str:
+    """Return the label of a task's entry in the config; the task's name in records that are older than labels."""
+    return score.get("label") or score["task"]
 
 
 def print_changes(evaluations: Sequence[Evaluation]) -> None:
@@ -59,14 +110,14 @@ def print_changes(evaluations: Sequence[Evaluation]) -> None:
     Args:
         evaluations: Of one checkpoint; conditions without their counterpart are passed over.
     """
-    plain = {(e.plan.task, e.plan.samples): e for e in evaluations if e.plan.condition.label == "as trained"}
+    plain = {e.plan.asked: e for e in evaluations if e.plan.condition.label == "as trained"}
     table = Table(title="Against the model as trained, paired by sample", box=SIMPLE_HEAD, title_justify="left")
     for name in ("task", "condition", "value"):
         table.add_column(name)
     for name in ("difference", "95 % interval", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     for evaluation in evaluations:
-        against = plain.get((evaluation.plan.task, evaluation.plan.samples))
+        against = plain.get(evaluation.plan.asked)
         if against is None or against.folder == evaluation.folder:
             continue
         found = paired_differences(evaluation, against)
@@ -76,30 +127,34 @@ def print_changes(evaluations: Sequence[Evaluation]) -> None:
             if value == headline or (significant and ", " not in value):
                 unit = units.get(value, "raw")
                 interval = f"{written(difference.low, unit)} to {written(difference.high, unit)}"
-                row = (evaluation.plan.task, evaluation.plan.condition.label, value)
+                row = (evaluation.plan.label, evaluation.plan.condition.label, value)
                 table.add_row(*row, written(difference.value, unit), interval, str(difference.n))
     if table.row_count:
         _console().print(table)
 
 
-def written(value: float, unit: str) -> str:
+def written(value: float, unit: str, *, exact: bool = False) -> str:
     """Return a value as it is printed: fractions times 100.
 
     Example:
-        >>> written(0.4567, "percent"), written(0.4567, "raw")
-        ('45.7', '0.4567')
+        >>> written(0.4567, "percent"), written(0.4567, "raw"), written(0.4567, "percent", exact=True)
+        ('45.7', '0.4567', '45.6700')
     """
-    return f"{100 * value:.1f}" if unit == "percent" else f"{value:.4g}"
+    if unit == "percent":
+        return f"{100 * value:.4f}" if exact else f"{100 * value:.1f}"
+    return f"{value:.7g}" if exact else f"{value:.4g}"
 
 
 def _console() -> Console:
     """Return standard output, wide enough for all columns where it is no terminal."""
-    return Console() if Console().is_terminal else Console(width=160)
+    return Console() if Console().is_terminal else Console(width=_WIDTH)
 
 
-def _shown(score: Record, breakdown: bool) -> list[tuple[str, Mapping[str, Any]]]:
+def _shown(score: Record, breakdown: bool, exact: bool) -> list[tuple[str, Mapping[str, Any]]]:
     values = sorted(score["values"].items(), key=lambda item: (item[0] != score["headline"], "/" in item[0]))
-    return [(n, v) for n, v in values if breakdown or n == score["headline"] or not ("/" in n or ", " in n)]
+    if breakdown:
+        return values
+    return [(n, v) for n, v in values if n == score["headline"] or not ("/" in n or (", " in n and not exact))]
 
 
 def _beside(score: Record, name: str, unit: str) -> str:
@@ -120,6 +175,8 @@ def _troubles(score: Record) -> str:
     counts = {name: n for name, n in score["counts"].items() if n and name != "n_samples"}
     names = {"n_errors": "failed samples"}
     parts = [f"{names.get(name, name)}: {n} of {score['counts']['n_samples']}" for name, n in counts.items()]
+    if left_out := score["notes"].get("left out"):
+        parts.append(f"left out: {left_out}")
     if accuracy := score["notes"].get("held-out accuracy of the judges"):
         parts.append(
             "held-out accuracy of the judges: " + ", ".join(f"{k} {v:.3f}" for k, v in accuracy.items() if "/" not in k)

@@ -7,23 +7,17 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
-from factories import tiny_config, wake_up
-from toy_benchmarks import N, write_benchmarks
+from tiny_run import write_tiny_run
+from toy_benchmarks import N
 
-from mmi.checkpoints.run_folder import RunFolder
-from mmi.checkpoints.storage import write_checkpoint
 from mmi.cli import main
 from mmi.commands.arguments import Arguments
 from mmi.commands.evaluation_model import find_checkpoint, load_model, untrained_like
 from mmi.commands.evaluation_tasks import evaluation_config
 from mmi.compose import packaged_configs
-from mmi.config_tree import to_tree
-from mmi.data.microworld.tokenizer import write_tokenizer
-from mmi.models.build import build_network
-from mmi.tokens import Tokenizer
 from mmi_eval.model import Drawing, TextDecoding
 from mmi_eval.results import Condition, find_evaluations
+from mmi_eval.tasks import TASKS
 
 CONFIG = {
     "paths": {"world": "data"},
@@ -36,6 +30,7 @@ CONFIG = {
         },
         "micro_image_loss": {"captions": "${paths.world}/captions.json", "images": "${paths.world}/images", "n": 4},
     },
+    "suites": {"looking": ["vqav2"], "both": ["micro_image_loss", "vqav2"]},
     "conditions": [{"control": "blank", "tasks": ["vqav2"]}, {"mmfs": False, "tasks": ["vqav2"]}],
 }
 
@@ -44,18 +39,7 @@ CONFIG = {
 def folder(tmp_path_factory):
     """A working directory with a run folder of a random network, toy benchmarks and an evaluation config."""
     folder = tmp_path_factory.mktemp("evaluate")
-    write_benchmarks(folder / "data")
-    write_tokenizer(folder / "tokenizer", 259)
-    tokenizer = Tokenizer.load(folder / "tokenizer")
-    special = tokenizer.special
-    ids = {"bos_token_id": special.bos, "eos_token_id": special.eos, "pad_token_id": special.pad}
-    config = tiny_config(language={**ids, "max_positions": 512}, decoder={"n_context_positions": 512})
-    network = build_network(config)
-    wake_up(network)
-    run = RunFolder(folder / "runs" / "toy")
-    run.start({"model": {"network": to_tree(config), "compat": "corrected"}}, tokenizer)
-    write_checkpoint(run.checkpoints / "last", network.state_dict(), {}, step=5)
-    (folder / "eval.yaml").write_text(yaml.safe_dump(CONFIG))
+    write_tiny_run(folder, CONFIG)
     return folder
 
 
@@ -118,6 +102,130 @@ def test_a_control_without_pictures_is_left_out_aloud(capsys):
     assert "nothing is left to evaluate" in capsys.readouterr().err
 
 
+LABELS = """\
+base: eval.yaml
+tasks:
+  val: {task: refcoco, refs: "data/refs(unc).p", instances: data/instances.json, images: data/images, split: val}
+  train: {task: refcoco, refs: "data/refs(unc).p", instances: data/instances.json, images: data/images, split: train}
+suites: {boxes: [train, val]}
+conditions: [{control: blank, tasks: [val]}]
+"""
+
+
+@pytest.fixture
+def labelled(folder):
+    """Two splits of one benchmark under labels of their own."""
+    (folder / "labels.yaml").write_text(LABELS)
+    shutil.rmtree(folder / "runs" / "toy" / "evaluations", ignore_errors=True)
+    return ["evaluate", "--run", "runs/toy", "--config", "labels.yaml"]
+
+
+def test_splits_of_one_benchmark_are_tasks_with_labels(labelled, capsys):
+    short = ["--tasks.val.decoding={max_new_tokens: 8}", "--tasks.train.decoding={max_new_tokens: 8}"]
+    assert main([*labelled, "--suite", "boxes", "--conditions", *short]) == 0
+    found = {(e.plan.label, e.plan.condition.label): e for e in find_evaluations("runs/toy")}
+    assert set(found) == {("train", "as trained"), ("val", "as trained"), ("val", "blank pictures")}
+    assert {e.folder.parent.name for e in found.values()} == {"refcoco"}
+    assert {(e.score["label"], e.score["split"]) for e in found.values()} == {("train", "train"), ("val", "val")}
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["train", "train", "as", "trained", "accuracy"] in [row[:5] for row in rows]
+    assert "Samples and time" in out
+    assert ["val", "as", "trained", "11", "0"] in [row[:5] for row in rows]
+    assert main(["score", "--run", "runs/toy", "--tasks", "train"]) == 0
+    assert "blank pictures" not in capsys.readouterr().out
+
+
+def test_a_suite_is_a_list_of_tasks(folder):
+    def labels(*words: str, suite: str | None = None) -> list[str]:
+        line = Arguments("evaluate", "", "", takes_configs=True).read(["--config", "eval.yaml", *words])
+        return list(evaluation_config(line).chosen(None, suite))
+
+    assert labels(suite="looking") == ["vqav2"]
+    assert labels(suite="both") == ["micro_image_loss", "vqav2"]
+    assert labels(suite="all") == labels() == ["micro_image_loss", "vqav2"]
+    assert labels("--tasks.vqav2=null", suite="both") == ["micro_image_loss"]
+    assert labels("--suites.default=[vqav2]") == ["vqav2"]
+    assert labels("--suites.default=[vqav2]", suite="all") == ["micro_image_loss", "vqav2"]
+
+
+def test_a_dry_run_shows_what_would_be_asked_and_loads_nothing(folder, capsys, monkeypatch):
+    shutil.rmtree("runs/toy/evaluations", ignore_errors=True)
+    monkeypatch.setattr("mmi.commands.evaluation_model.load_model", None)
+    command = ["evaluate", "--run", "runs/toy", "--config", "eval.yaml", "--dry-run"]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert "[picture 0.png 32x32]what colour is the thing?" in out
+    assert "max_new_tokens 3, min_new_tokens 0, n_beams 1" in out
+    assert "answered  0 of 24" in out
+    assert not Path("runs/toy/evaluations").exists()
+    assert main([*command, "--tasks", "vqav2", "--limit", "5", "--control", "blank", "--processes", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "5 (LIMITED, of 24)" in out
+    assert "[picture 0.png 32x32, grey]" in out
+
+
+def test_a_dry_run_names_the_folder_and_counts_answers(evaluated, capsys):
+    capsys.readouterr()
+    path = evaluated[1].predictions.path
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:7]))
+    assert main(["evaluate", "--run", "runs/toy", "--config", "eval.yaml", "--dry-run", "--tasks", "vqav2"]) == 0
+    out = capsys.readouterr().out
+    assert str(evaluated[1].folder.relative_to(Path.cwd())) in out
+    assert "answered  7 of 24, scored" in out
+
+
+def test_a_dry_run_says_what_is_missing(folder, capsys):
+    command = ["evaluate", "--run", "runs/toy", "--config", "eval.yaml", "--dry-run"]
+    assert main([*command, "--tasks.vqav2.questions=none.json", "--tasks.micro_image_loss.images=none"]) == 2
+    out, err = capsys.readouterr()
+    assert "missing   none.json does not exist" in out
+    assert "none/0.png" in out
+    assert err == "mmi evaluate: 2 of 2 tasks cannot be run here; what they lack stands above as missing.\n"
+
+
+def test_the_first_failing_sample_stops_where_that_is_asked_for(folder, capsys):
+    shutil.rmtree("runs/toy/evaluations", ignore_errors=True)
+    picture = folder / "data" / "images" / "3.png"
+    whole = picture.read_bytes()
+    command = ["evaluate", "--run", "runs/toy", "--config", "eval.yaml", "--tasks", "vqav2"]
+    try:
+        picture.write_bytes(b"no picture")
+        assert main([*command, "--on-error", "stop"]) == 1
+        err = capsys.readouterr().err.splitlines()[-1]
+        assert "vqav2, sample 30: FormatError" in err
+        assert "3.png is no picture that can be read; replace it" in err
+        assert main(command) == 0
+    finally:
+        picture.write_bytes(whole)
+    (evaluation,) = find_evaluations("runs/toy")
+    assert evaluation.score["counts"]["n_errors"] == 2
+    assert "failed samples: 2 of 24" in capsys.readouterr().out
+
+
+def test_a_submission_holds_every_question(evaluated, capsys):
+    command = ["evaluate", "--run", "runs/toy", "--config", "eval.yaml", "--tasks", "vqav2", "--submission"]
+    assert main(command) == 0
+    path = evaluated[1].folder / "submission.json"
+    assert f"submission for vqav2: {path.relative_to(Path.cwd())}" in capsys.readouterr().out
+    rows = json.loads(path.read_text())
+    assert sorted(row["question_id"] for row in rows) == sorted(10 * i + k for i in range(N) for k in range(2))
+    path.unlink()
+    assert main(["score", "--run", "runs/toy", "--tasks", "vqav2", "--submission"]) == 0
+    assert json.loads(path.read_text()) == rows
+
+
+def test_questions_that_only_a_server_can_score_are_submitted(folder, capsys):
+    shutil.rmtree("runs/toy/evaluations", ignore_errors=True)
+    command = ["evaluate", "--run", "runs/toy", "--config", "eval.yaml", "--tasks", "vqav2", "--submission"]
+    assert main([*command, "--tasks.vqav2.annotations=null"]) == 0
+    assert "(not scored here: only the server has the answers)" in capsys.readouterr().out
+    (evaluation,) = find_evaluations("runs/toy")
+    assert len(json.loads((evaluation.folder / "submission.json").read_text())) == 2 * N
+    assert not evaluation.is_scored
+    shutil.rmtree("runs/toy/evaluations")
+
+
 def test_score_needs_no_model(evaluated, folder, capsys, monkeypatch):
     before = {e.folder.name: e.score for e in evaluated}
     for evaluation in evaluated:
@@ -178,6 +286,23 @@ WRONG = {
     "wrong mark": ([*RUN, "--tasks.vqav2.prompt=x {quest}"], "unknown mark {quest}"),
     "missing file": ([*RUN, "--tasks.vqav2.questions=none.json"], "none.json"),
     "missing pictures": ([*RUN, "--tasks.vqav2.images=none"], "none/0.png: no such file or directory"),
+    "no such suite": ([*RUN, "--suite", "lokking"], 'no suite "lokking"; did you mean looking?'),
+    "suite and tasks": ([*RUN, "--suite", "all", "--tasks", "vqav2"], "--tasks and --suite are both given"),
+    "suite of unknown tasks": ([*RUN, "--suites.one=[vqa]"], 'suites.one: no task "vqa"'),
+    "suite no list": ([*RUN, "--suites.one=vqav2"], "suites.one is 'vqav2'; expected a list of tasks"),
+    "suites no table": ([*RUN, "--suites.one=x", "--suites=3"], "unknown option --suites"),
+    "label of no task": ([*RUN, "--tasks.mine={n: 3}"], 'no task "mine"'),
+    "label of an unknown task": ([*RUN, "--tasks.mine={task: vqa}"], 'no task "vqa"'),
+    "key of a label": ([*RUN, "--tasks.mine={task: vqav2, questionz: x}"], "tasks.mine.questionz; did you mean"),
+    "label with a comma": ([*RUN, "--tasks.a,b={task: vqav2}"], 'the label "a,b" is no name'),
+    "condition of an unknown label": ([*RUN, "--conditions.x=1"], "conditions"),
+    "submission of a part": ([*RUN, "--submission", "--limit", "3"], "--submission needs every sample"),
+    "submission of n": ([*RUN, "--tasks.vqav2.n=3", "--submission"], "set --tasks.vqav2.n=null"),
+    "submission without a server": (
+        [*RUN, "--tasks", "micro_image_loss", "--submission"],
+        "none of the tasks micro_image_loss has a test server",
+    ),
+    "no processes": ([*RUN, "--processes", "0"], "--processes is 0; expected at least 1"),
     "limit of nothing": ([*RUN, "--limit", "0"], "--limit is 0; expected at least 1"),
     "conditions no list": ([*RUN, "--conditions=x"], "ignored explicit argument"),
     "unknown device": ([*RUN, "--device", "tpu9"], "--device tpu9 is unknown"),
@@ -204,7 +329,8 @@ def test_every_key_of_an_evaluation_config_is_known(file):
     assert all(name in config.tasks for condition in config.conditions for name in condition.tasks or ())
 
 
-def test_the_default_config_holds_the_tasks_of_the_micro_world():
+def test_the_default_config_holds_every_task():
     line = Arguments("evaluate", "", "", takes_configs=True).read([])
-    names = {"coco_caption", "vqav2", "refcoco", "micro_quiz", "micro_drawing", "micro_image_loss"}
-    assert set(evaluation_config(line).tasks) == names
+    config = evaluation_config(line)
+    assert {task.name for task in config.tasks.values()} == set(TASKS)
+    assert {"zero_shot", "sft", "paper_ablation"} <= set(config.suites)

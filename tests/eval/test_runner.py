@@ -43,7 +43,7 @@ def test_every_answer_is_a_line(runner, task):
     rows = saved(evaluation)
     assert [row["id"] for row in rows] == [sample.id for sample in task.samples()]
     assert set(rows[0]) == {"task", "version", "id", "output", "seconds", "error"}
-    assert (rows[0]["task"], rows[0]["version"], rows[0]["output"]) == ("vqav2", 1, "blue")
+    assert (rows[0]["task"], rows[0]["version"], rows[0]["output"]) == ("vqav2", task.version, "blue")
     score = evaluation.score
     assert score["headline"] == "accuracy"
     assert score["values"]["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0, "n": 24}

@@ -21,7 +21,7 @@ from mmi_eval.tasks.vqav2 import VQAv2
 
 BEST = {
     "vqav2": {"accuracy": 1.0, "accuracy, no extraction": 1.0, "type/colour": 1.0, "tag/even": 1.0},
-    "refcoco": {"accuracy": 1.0, "mean IoU": 1.0},
+    "refcoco": {"accuracy": 1.0, "mean IoU, quantised truth": 1.0},
     "micro_quiz": {"accuracy": 1.0, "type/colour": 1.0, "tag/earlier 1": 1.0},
     "micro_drawing": {"background": 1.0, "colour at place": 1.0, "whole thing": 1.0, "empty cells": 1.0},
     "micro_image_loss": {"loss": 0.25, "story loss": 0.25, "loss, shuffled words": 0.75},
@@ -74,6 +74,12 @@ def test_an_empty_model_gets_the_floor(name, files, tmp_path):
     assert {key: scored.values[key].value for key in FLOOR[name]} == pytest.approx(FLOOR[name])
 
 
+def test_a_cider_of_nothing_but_zeros_is_no_count_of_misses(files, tmp_path):
+    task = tasks(files)["coco_caption"]
+    floor = scored_by(task, ToyModel(task.samples()), tmp_path).values["cider"]
+    assert (floor.low, floor.high) == (0.0, 0.0)
+
+
 def test_captions_of_people_score_higher_than_the_most_frequent_and_true_ones_highest(files, tmp_path):
     task = tasks(files)["coco_caption"]
     scored = scored_by(task, oracle(task), tmp_path)
@@ -97,8 +103,8 @@ def test_vqa_worked_case(files):
     task = tasks(files)["vqav2"]
     samples = task.samples()
     scored = task.score(samples, ["It is grey."] * len(samples))
-    assert scored.values["accuracy"].value == pytest.approx((8 * 2 / 3 + 2 / 3) / 10)
-    assert scored.values["accuracy, no extraction"].value == 0
+    assert scored.values["accuracy, word-boundary extraction"].value == pytest.approx((8 * 2 / 3 + 2 / 3) / 10)
+    assert scored.values["accuracy"].value == 0
 
 
 def test_vqa_majority_knows_the_type_and_question_only_the_words(files):

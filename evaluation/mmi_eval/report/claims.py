@@ -43,9 +43,9 @@ class _Standing:
 def check_claims(results: Sequence[Result]) -> list[Claim]:
     """Check every claim whose task was evaluated; nothing is said of the others."""
     found: dict[str, _Standing] = {}
-    for task, of_task in by_task(results).items():
-        if (result := standing(of_task)) is not None:
-            found[task] = _Standing(result, {c.condition: c for c in controls_of(result, of_task)})
+    for of_task in by_task(results).values():
+        if (result := standing(of_task)) is not None and result.task not in found:
+            found[result.task] = _Standing(result, {c.condition: c for c in controls_of(result, of_task)})
     claims = [claim for task, check in _CHECKS for claim in (check(found[task]) if task in found else ())]
     return [*claims, *_without_mmfs(found)]
 

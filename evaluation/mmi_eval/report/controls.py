@@ -58,7 +58,7 @@ def _headlines(result: Result, controls: Sequence[Result]) -> list[Markup]:
     if not rows:
         return []
     columns = [Column(c, c in _COLUMNS[2:5]) for c in _COLUMNS]
-    return [table(f"{readable(result.task)}: as trained and under controls", columns, rows)]
+    return [table(f"{readable(result.label)}: as trained and under controls", columns, rows)]
 
 
 def _cells(result: Result, control: Result, name: str, differences: dict[str, Score]) -> list[Content]:
@@ -85,7 +85,7 @@ def _within(result: Result) -> Markup:
             [name.replace("_", " "), signed(difference, _is_percent(result, name)), f"{difference.n:,}", excludes]
         )
     columns = [Column("comparison"), Column("difference", True), Column("n", True), Column("what it shows")]
-    return table(f"{readable(result.task)}: paired differences within the task", columns, rows)
+    return table(f"{readable(result.label)}: paired differences within the task", columns, rows)
 
 
 def _is_percent(result: Result, comparison: str) -> bool:
@@ -107,6 +107,6 @@ def _by_kind(result: Result, controls: Sequence[Result]) -> list[Markup]:
         ]
         if rows:
             columns = [Column("kind"), *(Column(c, c in _COLUMNS[2:5]) for c in _COLUMNS[2:])]
-            title = f"{readable(result.task)} by kind: {control.condition.label}"
+            title = f"{readable(result.label)} by kind: {control.condition.label}"
             parts.append(fold(title, table(title, columns, rows)))
     return parts

@@ -50,9 +50,34 @@ class Result:
         return self.evaluation.plan.task
 
     @property
+    def label(self) -> str:
+        """Name of the entry in the evaluation config: one task may stand in it for several splits."""
+        return self.evaluation.plan.label
+
+    @property
     def condition(self) -> Condition:
         """What was taken away from the model."""
         return self.evaluation.plan.condition
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Fields of the task, plain types."""
+        return self.record.get("settings") or {}
+
+    @property
+    def split(self) -> str:
+        """Name of the split."""
+        return str(self.record.get("split", "split unknown"))
+
+    @property
+    def protocol(self) -> str:
+        """How the headline was computed."""
+        return str(self.record.get("protocol", "protocol unknown"))
+
+    @property
+    def seen(self) -> Mapping[str, bool | None]:
+        """What of the benchmark was made here or trained on: ``in_house``, ``images``, ``annotations``."""
+        return self.record.get("seen") or {}
 
     @cached_property
     def values(self) -> dict[str, Score]:
@@ -138,10 +163,10 @@ def read_result(evaluation: Evaluation, samples: Sequence[Sample] = ()) -> Resul
 
 
 def by_task(results: Sequence[Result]) -> dict[str, list[Result]]:
-    """Group results by task, in their order."""
+    """Group results by their entry in the evaluation config (the task's name where it has no other), in their order."""
     groups: dict[str, list[Result]] = {}
     for result in results:
-        groups.setdefault(result.task, []).append(result)
+        groups.setdefault(result.label, []).append(result)
     return groups
 
 

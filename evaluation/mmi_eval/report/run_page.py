@@ -10,6 +10,7 @@ from .run_record import RunRecord
 from .scores import kinds_section, scores_section
 from .summary import lead, summary_section
 from .training import losses_section, network_section, samples_section
+from .worst import worst_section
 
 
 def render_run(run: RunRecord, written_by: str) -> str:
@@ -28,6 +29,7 @@ def render_run(run: RunRecord, written_by: str) -> str:
         controls_section(run),
         kinds_section(run),
         answers_section(run),
+        worst_section(run),
         network_section(run),
         reproduction_section(run),
         config_section(run),

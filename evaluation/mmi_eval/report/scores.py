@@ -67,7 +67,7 @@ def _overview(results: Sequence[Result]) -> Markup:
         ]
         rows.append(
             [
-                fragment(readable(result.task), limited_label(result)),
+                fragment(readable(result.label), limited_label(result)),
                 readable(name),
                 interval(result.values[name], fraction),
                 f"{result.values[name].n:,}",
@@ -89,7 +89,7 @@ def _task(result: Result) -> Markup:
         cells: list[Content] = [readable(name) + direction, interval(result.values[name], fraction)]
         rows.append([*cells, f"{result.values[name].n:,}", *(_against(result, name, rival) for rival in rivals)])
     columns = [Column("measure"), Column("this run", True), Column("n", True), *(Column(readable(r)) for r in rivals)]
-    caption = fragment(f"{readable(result.task)}: scores and baselines", limited_label(result))
+    caption = fragment(f"{readable(result.label)}: scores and baselines", limited_label(result))
     return fragment(table(caption, columns, rows), _remarks(result), _details(result))
 
 

@@ -57,7 +57,7 @@ def task_sentence(result: Result) -> Content:
     ]
     against = f" against {', '.join(rivals)}" if rivals else ""
     better = ", lower is better" if result.lower_is_better(name) else ""
-    said = f"{readable(result.task)}, {readable(name)}: {interval(result.values[name], fraction)}{against}"
+    said = f"{readable(result.label)}, {readable(name)}: {interval(result.values[name], fraction)}{against}"
     return fragment(f"{said} (n = {result.values[name].n:,}{better}).", limited_label(result))
 
 

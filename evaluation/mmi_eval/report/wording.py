@@ -17,7 +17,22 @@ Standing = Literal["better", "worse", "open"]
 _TITLES = {
     "vqav2": "VQA v2",
     "coco_caption": "COCO captions",
+    "flickr30k": "Flickr30k",
+    "nocaps": "NoCaps",
+    "image2paragraph": "Image2Paragraph",
+    "okvqa": "OK-VQA",
+    "gqa": "GQA",
+    "vizwiz": "VizWiz",
+    "textvqa": "TextVQA",
+    "visdial": "VisDial",
     "refcoco": "RefCOCO",
+    "coco_image": "COCO text to image",
+    "ln_coco_image": "LN-COCO text to image",
+    "ade20k": "ADE20K",
+    "vist": "VIST",
+    "pororo": "PororoSV",
+    "flintstones": "FlintstonesSV",
+    "interleaved_world": "Interleaved world",
     "micro_quiz": "Micro-world quiz",
     "micro_drawing": "Micro-world drawing",
     "micro_image_loss": "Image loss",
@@ -33,6 +48,9 @@ _NAMES = {
     "ndcg": "NDCG",
     "mrr": "MRR",
     "bleu": "BLEU",
+    "kid": "KID",
+    "refcocog": "RefCOCOg",
+    "2shot": "2-shot",
 }
 
 
@@ -63,12 +81,17 @@ def readable(name: str) -> str:
     if name in _TITLES:
         return _TITLES[name]
     words = (name.partition("/")[2] or name).replace("_", " ").split(" ")
-    return " ".join("-".join(_NAMES.get(part, part) for part in word.split("-")) for word in words)
+    return " ".join("-".join(_spelled(part) for part in word.split("-")) for word in words)
+
+
+def _spelled(part: str) -> str:
+    bare = part.rstrip(",")
+    return _NAMES.get(bare, _TITLES.get(bare, bare)) + part[len(bare) :]
 
 
 def number(value: float, percent: bool) -> str:
     """Return a value as it is printed: fractions times 100 with one decimal."""
-    return f"{100 * value:.1f}" if percent else short(value)
+    return f"{100 * value:z.1f}" if percent else short(value)
 
 
 def interval(score: Score, percent: bool) -> str:

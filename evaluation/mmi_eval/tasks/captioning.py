@@ -243,7 +243,7 @@ def score_captions(
     per_sample[ROUGE] = _column(ids, rouge_l(corpus).tolist())
     for name, members in (parts or {}).items():
         per_sample[name] = _column(members, cider(corpus.part(members)).tolist())
-    means = averaged(per_sample, [Sample(picture, ()) for picture in ids])
+    means = averaged(per_sample, [Sample(picture, ()) for picture in ids], hits=False)
     values = {name: means.pop(name) for name in corpora}
     values |= {f"BLEU-{n}": score for n, score in enumerate(bleu_scores(corpus), start=1)}
     values[ROUGE] = means.pop(ROUGE)
@@ -274,7 +274,7 @@ def _meteor(corpus: CaptionCorpus) -> Score:
 def _cider_only(corpus: CaptionCorpus, values: Sequence[float], notes: Mapping[str, object]) -> Scored:
     ids = [str(picture) for picture in corpus.image_ids]
     columns: PerSample = {CIDER: _column(ids, values)}
-    return Scored(averaged(columns, [Sample(picture, ()) for picture in ids]), columns, notes=dict(notes))
+    return Scored(averaged(columns, [Sample(picture, ()) for picture in ids], hits=False), columns, notes=dict(notes))
 
 
 def _column(ids: Sequence[str], values: Sequence[float]) -> dict[str, float]:

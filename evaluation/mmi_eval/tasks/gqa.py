@@ -28,7 +28,6 @@ from .answer_tables import AnswerTable, read_tags
 from .prompts import fill
 from .protocol import Answer, PerSample, Scored, Seen, averaged, broken_down
 from .question_answering import (
-    HEADLINE_EXTRACTION,
     VQA_PROMPT,
     answer_baselines,
     answers_to_submit,
@@ -100,7 +99,7 @@ class GQA:
         """
         refuse_unanswered(samples)
         texts = texts_of(answers)
-        shorten = ANSWER_EXTRACTIONS[HEADLINE_EXTRACTION]
+        shorten = ANSWER_EXTRACTIONS["word-boundary"]
         pairs = list(zip(samples, texts, strict=True))
         per_sample: PerSample = {
             "accuracy": {s.id: exact_match(text, s.references[0]) for s, text in pairs},

@@ -5,9 +5,9 @@ Data: https://okvqa.allenai.org, ``OpenEnded_mscoco_val2014_questions.json`` and
 (``answer``), and ``raw_answer`` is ignored. The micro-world writes the same layout, with questions that need its lore.
 Prompt: SPEC 3.6; decoding: SPEC 5.1 (10 new tokens, 3 beams, length penalty 0). Examples before it: ``few_shot``
 (Table 10: 2).
-Metric: ``vqa-toolkit`` accuracy (PROTOCOLS T) of the answer shortened at whole words; beside it the same with the
-official shortening (the official system's value), and with none. The model's answer is not stemmed. By category, which
-the files number in words, by answer type and by tag.
+Metric: ``vqa-toolkit`` accuracy (PROTOCOLS T) of the answer as it is, or under the chosen ``extraction``; beside it the
+same under every extraction by name, of which "accuracy, official extraction" is the official system's value. The
+model's answer is not stemmed. By category, which the files number in words, by answer type and by tag.
 Baselines: most frequent answer of each category (majority), and to each question as it is worded (question_only).
 Paper: 40.0 zero-shot, 51.7 after fine-tuning; ablation model 29.8, with 2 examples 38.7 at 224 px.
 """

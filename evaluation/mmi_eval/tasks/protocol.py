@@ -103,12 +103,16 @@ class Task(Protocol):
         ...
 
 
-def averaged(per_sample: PerSample, samples: Sequence[Sample]) -> dict[str, Score]:
+def averaged(per_sample: PerSample, samples: Sequence[Sample], *, hits: bool = True) -> dict[str, Score]:
     """Return the mean of each value over its samples, resampling groups together.
 
-    Hits and misses of samples that are each their own group get Wilson's interval, which has a width at 0 and 1.
+    Args:
+        per_sample: Numbers by value name and sample id.
+        samples: Whose they are, with their groups.
+        hits: Whether numbers that are all 0 or 1 are hits and misses. Of samples that are each their own group they
+            get Wilson's interval, which has a width at 0 and 1.
     """
-    return {name: _average(of_sample, samples) for name, of_sample in per_sample.items() if of_sample}
+    return {name: _average(of_sample, samples, hits) for name, of_sample in per_sample.items() if of_sample}
 
 
 def differences(first: Scored, second: Scored, samples: Sequence[Sample]) -> dict[str, Score]:
@@ -138,11 +142,11 @@ def broken_down(column: Mapping[str, float], kinds: Mapping[str, Sequence[str]],
     return dict(sorted(tables.items()))
 
 
-def _average(of_sample: Mapping[str, float], samples: Sequence[Sample]) -> Score:
+def _average(of_sample: Mapping[str, float], samples: Sequence[Sample], hits: bool) -> Score:
     used = [sample for sample in samples if sample.id in of_sample]
     values = np.asarray([of_sample[sample.id] for sample in used], np.float64)
     groups = _groups(used)
-    if groups is None and np.isin(values, (0.0, 1.0)).all():
+    if hits and groups is None and np.isin(values, (0.0, 1.0)).all():
         return proportion_score(values)
     return mean_score(values, groups=groups)
 

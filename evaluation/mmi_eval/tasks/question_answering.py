@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from mmi_eval.formats.errors import FormatError
 from mmi_eval.metrics.vqa import ANSWER_EXTRACTIONS, VQA_PROTOCOLS
@@ -20,10 +20,15 @@ VQA_PROMPT = (
 """The paper's wording for questions (Table 17, SPEC 3.6)."""
 EXAMPLE = "Question: {question} Short answer: {answer}"
 """The official wording of solved examples (SPEC 3.6)."""
-HEADLINE_EXTRACTION = "word-boundary"
+Extraction = Literal["none", "word-boundary", "official"]
+"""How the headline shortens an answer before the rule is applied; the benchmarks' own scorers do not."""
 VQA_TOOLKIT = {"": "vqa-toolkit"}
 
-_EXTRACTIONS = {"": HEADLINE_EXTRACTION, "official extraction": "official", "no extraction": "none"}
+_NAMED_EXTRACTIONS: Mapping[str, Extraction] = {
+    "no extraction": "none",
+    "word-boundary extraction": "word-boundary",
+    "official extraction": "official",
+}
 K = TypeVar("K", int, str, int | str)
 
 
@@ -52,16 +57,22 @@ def picture_name(template: str, image_id: int | str, where: str) -> str:
         ) from error
 
 
-def score_answers(samples: Sequence[Sample], answers: Sequence[str], rules: Mapping[str, str] = VQA_TOOLKIT) -> Scored:
+def score_answers(
+    samples: Sequence[Sample],
+    answers: Sequence[str],
+    rules: Mapping[str, str] = VQA_TOOLKIT,
+    extraction: Extraction = "none",
+) -> Scored:
     """Score texts by each rule under each extraction, by type and by tag.
 
-    The first rule under the extraction ``word-boundary`` is the headline. It is broken down twice: as it is, and
-    without extraction, as the scorers themselves print it.
+    The first rule under the chosen extraction is the headline. It is broken down twice: as it is, and without
+    extraction, as the scorers themselves print it.
 
     Args:
         samples: ``references`` are the people's answers; ``meta`` may hold ``type``, ``answer_type`` and ``tags``.
         answers: As generated.
         rules: Names in ``VQA_PROTOCOLS``, by what they add to the names of their values.
+        extraction: That of the values without the name of one.
 
     Raises:
         FormatError: If a sample has no answers to compare with.
@@ -70,8 +81,8 @@ def score_answers(samples: Sequence[Sample], answers: Sequence[str], rules: Mapp
     per_sample: PerSample = {}
     for suffix, protocol in rules.items():
         rule = VQA_PROTOCOLS[protocol]
-        for words, extraction in _EXTRACTIONS.items():
-            extract = ANSWER_EXTRACTIONS[extraction]
+        for words, applied in {"": extraction, **_NAMED_EXTRACTIONS}.items():
+            extract = ANSWER_EXTRACTIONS[applied]
             name = ", ".join(part for part in ("accuracy", suffix, words) if part)
             pairs = zip(samples, answers, strict=True)
             per_sample[name] = {sample.id: rule(extract(answer), sample.references) for sample, answer in pairs}
@@ -144,7 +155,7 @@ def answers_to_submit(
     questions: Mapping[str, K],
     samples: Sequence[Sample],
     answers: Sequence[Answer | None],
-    shorten: Callable[[str], str] = ANSWER_EXTRACTIONS[HEADLINE_EXTRACTION],
+    shorten: Callable[[str], str],
 ) -> dict[K, str]:
     """Return what a test server wants: an answer to every question of the split, shortened as for the headline.
 

@@ -165,7 +165,7 @@ def score_frames(samples: Sequence[Sample], answers: Sequence[Answer | None], ne
     name, cosines, asset = similarity_to_pictures(drawn, real, networks)
     means = np.reshape(cosines, (len(samples), -1)).mean(axis=1).tolist()
     per_sample: PerSample = {name: {s.id: mean for s, mean in zip(samples, means, strict=True)}}
-    values = scored.values | averaged(per_sample, samples)
+    values = scored.values | averaged(per_sample, samples, hits=False)
     return Scored(values, per_sample, counts=scored.counts, assets={**scored.assets, **asset}, notes=scored.notes)
 
 

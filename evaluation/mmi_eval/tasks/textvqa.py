@@ -6,8 +6,8 @@ with the file name of the picture in ``image``, as the official system converts 
 micro-world writes both.
 Prompt: SPEC 3.6; decoding: SPEC 5.1 (10 new tokens, 3 beams, length penalty 0). Examples before it: ``few_shot``
 (Table 10: 2).
-Metric: ``m4c`` accuracy (PROTOCOLS T), as the leaderboard has it, of the answer shortened at whole words; beside it
-with the official shortening and with none, and all three by the ``vqa-toolkit``. The official system's value is
+Metric: ``m4c`` accuracy (PROTOCOLS T), as the leaderboard has it, of the answer as it is, or under the chosen
+``extraction``; beside it under every extraction by name, and all by the ``vqa-toolkit``. The official system's value is
 "accuracy, vqa-toolkit, official extraction". By question and answer type where the files say them, and by tag.
 Baselines: most frequent answer of each question type (majority), and to each question as it is worded (question_only).
 Paper: 37.2 zero-shot, 61.0 after fine-tuning; ablation model 27.7, with 2 examples 33.1 at 224 px.

@@ -109,7 +109,7 @@ class VIST:
         name, cosines, asset = similarity_to_pictures(drawn, real, self.networks)
         per_sample: PerSample = {name: {s.id: c for s, c in zip(samples, cosines, strict=True)}}
         compared = distances(drawn, real, self.networks)
-        values = averaged(per_sample, samples) | compared.values
+        values = averaged(per_sample, samples, hits=False) | compared.values
         return Scored(values, per_sample, counts=compared.counts, assets={**asset, **compared.assets})
 
 

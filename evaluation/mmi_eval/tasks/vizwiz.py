@@ -5,10 +5,10 @@ question each. Names are those of the file, for any split; the official code mak
 test split has no public answers: give ``test.json`` and write a submission. The micro-world writes the same layout.
 Prompt: SPEC 3.6, which asks for "Unanswerable" where the picture does not suffice; decoding: SPEC 5.1 (10 new tokens, 3
 beams, length penalty 0).
-Metric: ``vizwiz-toolkit`` accuracy (PROTOCOLS T), min(1, matches / 3) among all ten people, of the answer shortened at
-whole words; beside it with each person left out in turn, and by the ``vqa-toolkit``, each also with the official
-shortening and with none. The official system's value is "accuracy, leave one out, official extraction". By answer type
-(yes/no, number, other, unanswerable) and by tag. How often the model says "unanswerable" is counted.
+Metric: ``vizwiz-toolkit`` accuracy (PROTOCOLS T), min(1, matches / 3) among all ten people, of the answer as it is or
+under the chosen ``extraction``; beside it with each person left out in turn, and by the ``vqa-toolkit``, each also
+under every extraction by name. The official system's value is "accuracy, leave one out, official extraction". By
+answer type (yes/no, number, other, unanswerable) and by tag. How often the model says "unanswerable" is counted.
 Baselines: most frequent answer (majority), and to each question as it is worded (question_only).
 Paper: 40.8 zero-shot, 54.9 after fine-tuning (test-dev).
 """
@@ -31,7 +31,7 @@ from .answer_tables import AnswerTable, read_tags
 from .prompts import fill
 from .protocol import Answer, Scored, Seen
 from .question_answering import (
-    HEADLINE_EXTRACTION,
+    Extraction,
     answer_baselines,
     answers_to_submit,
     count_samples,
@@ -56,6 +56,7 @@ class VizWiz:
         n: Only so many questions, evenly spread.
         prompt: With ``{image}`` and ``{question}``.
         decoding: How answers are chosen.
+        extraction: How the headline shortens answers first; scores under every extraction stand beside it.
         seen: What was trained on.
     """
 
@@ -70,6 +71,7 @@ class VizWiz:
         "insufficient, respond with 'Unanswerable'. Please provide an accurate answer within one word. The answer is:"
     )
     decoding: TextDecoding = field(default_factory=lambda: TextDecoding(10, n_beams=3, length_penalty=0.0))
+    extraction: Extraction = "none"
     seen: Seen = field(default_factory=Seen)
 
     name: ClassVar[str] = "vizwiz"
@@ -81,7 +83,7 @@ class VizWiz:
     @property
     def protocol(self) -> str:
         """Rule and extraction of the headline."""
-        return f"{_RULES['']}, extraction {HEADLINE_EXTRACTION}"
+        return f"{_RULES['']}, extraction {self.extraction}"
 
     def check(self) -> None:
         """Nothing is needed but the files that ``samples`` reads."""
@@ -102,8 +104,8 @@ class VizWiz:
             FormatError: If a question has no public answers.
         """
         texts = texts_of(answers)
-        scored = score_answers(samples, texts, _RULES)
-        shorten = ANSWER_EXTRACTIONS[HEADLINE_EXTRACTION]
+        scored = score_answers(samples, texts, _RULES, self.extraction)
+        shorten = ANSWER_EXTRACTIONS[self.extraction]
         said = sum(normalise_vizwiz(shorten(text)) == UNANSWERABLE for text in texts)
         return replace(scored, counts={**scored.counts, "said to be unanswerable": said})
 
@@ -121,7 +123,9 @@ class VizWiz:
             FormatError: If a question has no answer.
         """
         images = {item.image: item.image for item in read_vizwiz(self.questions)}
-        write_vizwiz_results(path, answers_to_submit(path, images, samples, answers))
+        write_vizwiz_results(
+            path, answers_to_submit(path, images, samples, answers, ANSWER_EXTRACTIONS[self.extraction])
+        )
 
     def _sample(self, item: VizWizItem, tags: Mapping[str, tuple[str, ...]]) -> Sample:
         meta = {

@@ -19,9 +19,9 @@ from .prompts import fill
 from .protocol import Answer, Scored, Seen
 from .question_answering import (
     EXAMPLE,
-    HEADLINE_EXTRACTION,
     VQA_PROMPT,
     VQA_TOOLKIT,
+    Extraction,
     answer_baselines,
     count_samples,
     picture_name,
@@ -50,6 +50,7 @@ class VQALayout:
         example: Text after the picture of a solved example, with ``{question}`` and ``{answer}``. The official
             wording goes with the prompt ``{image}Question: {question} Short answer:``.
         decoding: How answers are chosen.
+        extraction: How the headline shortens answers first; scores under every extraction stand beside it.
         few_shot: Solved examples before each question.
         networks: Where the network lies that finds similar pictures, if examples are retrieved.
         seen: What was trained on.
@@ -69,6 +70,7 @@ class VQALayout:
     prompt: str = VQA_PROMPT
     example: str = EXAMPLE
     decoding: TextDecoding = field(default_factory=lambda: TextDecoding(10, n_beams=3, length_penalty=0.0))
+    extraction: Extraction = "none"
     few_shot: FewShot = field(default_factory=FewShot)
     networks: Networks = field(default_factory=Networks)
     seen: Seen = field(default_factory=Seen)
@@ -86,7 +88,7 @@ class VQALayout:
     @property
     def protocol(self) -> str:
         """Rule and extraction of the headline."""
-        return f"{self.rules['']}, extraction {HEADLINE_EXTRACTION}"
+        return f"{self.rules['']}, extraction {self.extraction}"
 
     def check(self) -> None:
         """Look for what examples need.
@@ -117,7 +119,7 @@ class VQALayout:
         Raises:
             FormatError: If a question has no public answers.
         """
-        return score_answers(samples, texts_of(answers), self.rules)
+        return score_answers(samples, texts_of(answers), self.rules, self.extraction)
 
     def baselines(self, samples: Sequence[Sample]) -> dict[str, Scored]:
         """Score the most frequent answers."""
