@@ -84,7 +84,7 @@ COMMANDS = {
         "mmi checkpoint verify runs/demo",
         "checkpoint",
     ),
-    "report": Command("Look", "one page about a run: losses, samples, scores", "mmi report runs/demo", "report"),
+    "report": Command("Look", "a page about a run; the paper's tables; two runs compared", "mmi report runs/demo", "report"),
     "assets": Command(
         "Look",
         "weights and jars from outside: list, verify, download",

@@ -37,7 +37,7 @@ def write_comparison(options: argparse.Namespace, written_by: str) -> list[Path]
     records = [read_run(one, asked), read_run(two, asked)]
     pairs = pair_runs(records[0].evaluations, records[1].evaluations, condition)
     names = [record.name for record in records]
-    if names[0] == names[1]:
+    if names[0] == names[1] and Path(one).resolve() != Path(two).resolve():
         names = [record.folder for record in records]
     if not condition.mmfs:
         names[0] += f", {condition.label}"

@@ -43,7 +43,9 @@ class _Standing:
 def check_claims(results: Sequence[Result]) -> list[Claim]:
     """Check every claim whose task was evaluated; nothing is said of the others."""
     found: dict[str, _Standing] = {}
-    for of_task in by_task(results).values():
+    # Of several entries of a task the claims are about the one with its own name.
+    entries = sorted(by_task(results).items(), key=lambda entry: all(r.task != entry[0] for r in entry[1]))
+    for _, of_task in entries:
         if (result := standing(of_task)) is not None and result.task not in found:
             found[result.task] = _Standing(result, {c.condition: c for c in controls_of(result, of_task)})
     claims = [claim for task, check in _CHECKS for claim in (check(found[task]) if task in found else ())]
