@@ -84,7 +84,9 @@ COMMANDS = {
         "mmi checkpoint verify runs/demo",
         "checkpoint",
     ),
-    "report": Command("Look", "a page about a run; the paper's tables; two runs compared", "mmi report runs/demo", "report"),
+    "report": Command(
+        "Look", "a run on a page, the paper's tables, two runs compared", "mmi report runs/demo", "report"
+    ),
     "assets": Command(
         "Look",
         "weights and jars from outside: list, verify, download",

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from mmi.tokens import IGNORE_LABEL
 
-# Rows of logits alive at once: 1024 x 32002 float32 is 131 MB.
-CHUNK = 1024
+# Float32 logits alive at once, 32 MiB: 262 rows of a vocabulary of 32,002.
+CHUNK_LOGITS = 2**23
 
 
 def label_places(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,21 +37,27 @@ def _losses(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor]) ->
     return F.cross_entropy(logits, labels, reduction="none"), logits.argmax(dim=-1) == labels
 
 
-def label_losses(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+def label_losses(
+    hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], n_logits: int
+) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each label and whether it was the most likely token.
+
+    Rows go through the head in chunks, whose logits are computed again for the gradient instead of kept.
 
     Args:
         hidden: float[K, C] hidden states of the tokens before the labels.
         labels: int64[K].
         head: Hidden states to logits.
+        n_logits: How many of them for each row.
 
     Returns:
         float32[K] and bool[K]. ``K`` may be 0.
     """
-    if len(labels) <= CHUNK:
+    n_rows = max(1, CHUNK_LOGITS // n_logits)
+    if len(labels) <= n_rows:
         return _losses(hidden, labels, head)
     parts = [
         checkpoint(_losses, h, y, head, use_reentrant=False)
-        for h, y in zip(hidden.split(CHUNK), labels.split(CHUNK), strict=True)
+        for h, y in zip(hidden.split(n_rows), labels.split(n_rows), strict=True)
     ]
     return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])

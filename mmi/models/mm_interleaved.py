@@ -110,7 +110,10 @@ class MMInterleaved(nn.Module):
 
         row, position = label_places(batch.labels)
         text_loss, correct = label_losses(
-            hidden[row, position - 1], batch.labels[row, position], self.language_model.head
+            hidden[row, position - 1],
+            batch.labels[row, position],
+            self.language_model.head,
+            self.config.language.vocab_size + 2,
         )
 
         contexts_from = context_starts(
