@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 from jsonargparse import ArgumentError
@@ -31,6 +32,7 @@ from mmi.data.sources import SourceConfig
 from mmi.inference import Generator
 from mmi.models.mm_interleaved import MMInterleaved
 from mmi.tokens import Tokenizer
+from mmi.training.agreement import leaves, refuse_disagreement
 from mmi.training.contact_sheet import Part
 from mmi.training.interrupt import TrainingInterrupted
 from mmi.training.module import MMInterleavedModule
@@ -129,17 +131,24 @@ class _OpenFolder(Callback):
         self.settings, self.session = settings, session
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the configuration of a resumed run and record versions, devices and the command."""
+        """Save the configuration of a resumed run and record versions, devices and the command.
+
+        Raises:
+            ConfigError: If ranks run with different settings, data or versions.
+        """
         folder, data = self.session.folder, getattr(trainer, "datamodule", None)
         assert isinstance(data, InterleavedDataModule)
+        prints: dict[str, str] = {}
+        if trainer.is_global_zero or trainer.world_size > 1:
+            prints = fingerprint_sources({table: self.settings.data[table] for table in ("train", "val")})
+            versions = {name: version(name) for name in ("mmi", "torch", "lightning")}
+            refuse_disagreement({**dict(leaves(self.settings.tree())), **prints, **versions}, trainer.world_size)
         if trainer.is_global_zero and self.session.resume:
             folder.start(self.settings.tree(), data.tokenizer, resume=True)
         # On every rank: each decodes its own pictures.
         data.skips.write_to(folder.skipped_file)
-        if not trainer.is_global_zero:
-            return
-        prints = fingerprint_sources({table: self.settings.data[table] for table in ("train", "val")})
-        record_session(folder.environment_file, self.session.command_line, self.settings.seed, prints)
+        if trainer.is_global_zero:
+            record_session(folder.environment_file, self.session.command_line, self.settings.seed, prints)
 
 
 class _PanelWriter:
