@@ -37,6 +37,8 @@ def log_tables(parts: Sequence[Part], files: Sequence[Path], *, project: str, on
             artifact.add_file(str(file))
         run.log_artifact(artifact)
         place = run.url if online else run.settings.sync_dir
+    # Its process would go on, with this mode for whoever logs next.
+    wandb.teardown()
     return f"logged to {place}" if online else f"logged to {place}; send it with: wandb sync {place}"
 
 
