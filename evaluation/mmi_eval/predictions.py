@@ -6,12 +6,13 @@ all are answered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from .formats.errors import FormatError, as_object, dump_json, existing_file, field, optional_field, parse_json
+from .formats.json_rows import read_rows
 
 PICTURES = "images/"
 """Where drawn pictures lie, below the folder of the file."""
@@ -162,12 +163,13 @@ def parse_prediction(line: bytes, where: str) -> Prediction:
 
 
 def read_answers(path: str | Path, task: str, keys: tuple[str, str] | None) -> dict[str, Any]:
-    """Read answers from anywhere: our JSON lines, or the task's official result layout, a JSON list of objects.
+    """Read answers from anywhere: our JSON lines, or the task's official result layout.
 
     Args:
         path: The file.
         task: Name of the task, which lines of ours must name.
-        keys: Id and answer in the official layout, such as ``question_id`` and ``answer``; ``None`` if it has none.
+        keys: Id and answer in the official layout, a JSON list of objects or an object on each line, such as
+            ``question_id`` and ``answer``; ``None`` if it has none. Other names of the two are known (``_SYNONYMS``).
 
     Returns:
         Outputs by sample id; ``None`` where a line of ours records an error.
@@ -177,26 +179,47 @@ def read_answers(path: str | Path, task: str, keys: tuple[str, str] | None) -> d
         FormatError: If it is neither, or answers another task.
     """
     path = existing_file(path, "a file of predictions")
-    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    if not data.lstrip().startswith(b"["):
-        predictions = PredictionFile(path).read()
-        other = next((p.task for p in predictions.values() if p.task != task), None)
-        if other is not None:
-            raise FormatError(f"{path} answers the task {other}; expected {task}.")
-        return {p.id: None if p.error is not None else p.output for p in predictions.values()}
-    if keys is None:
+    data = path.read_bytes().removeprefix(b"\xef\xbb\xbf").lstrip()
+    is_list = data.startswith(b"[")
+    if keys is None and is_list:
         raise FormatError(
             f"{path} is a JSON list; expected the predictions.jsonl of an evaluation for the task {task}."
         )
+    if keys is not None and (is_list or _is_foreign(data, keys)):
+        return _read_results(path, keys)
+    predictions = PredictionFile(path).read()
+    other = next((p.task for p in predictions.values() if p.task != task), None)
+    if other is not None:
+        raise FormatError(f"{path} answers the task {other}; expected {task}.")
+    return {p.id: None if p.error is not None else p.output for p in predictions.values()}
+
+
+_SYNONYMS = (("question_id", "questionId"), ("answer", "prediction", "text"))
+"""What ids and answers are called in results of questions."""
+
+
+def _read_results(path: Path, keys: tuple[str, str]) -> dict[str, Any]:
     answers: dict[str, Any] = {}
-    for number, value in enumerate(parse_json(data, str(path))):
-        where = f"{path}, entry {number}"
-        row = as_object(value, where)
-        sample_id = str(field(row, keys[0], (int, str), where))
+    for where, row in read_rows(path, "a file of predictions"):
+        id_key, answer_key = (_key(row, key) for key in keys)
+        sample_id = str(field(row, id_key, (int, str), where))
         if sample_id in answers:
-            raise FormatError(f"{where}: {keys[0]} {sample_id} is there twice; remove one of them.")
-        answers[sample_id] = field(row, keys[1], str, where)
+            raise FormatError(f"{where}: {id_key} {sample_id} is there twice; remove one of them.")
+        answers[sample_id] = field(row, answer_key, str, where)
     return answers
+
+
+def _key(row: Mapping[str, Any], key: str) -> str:
+    """Return the key of a row, or the one other name of it that the row has."""
+    others = [name for names in _SYNONYMS if key in names for name in names if name in row]
+    return others[0] if key not in row and len(others) == 1 else key
+
+
+def _is_foreign(data: bytes, keys: tuple[str, str]) -> bool:
+    """Say whether the first line is somebody's result, not a prediction of ours."""
+    first = data.split(b"\n", 1)[0]
+    row = parse_json(first, "") if _is_json(first) else None
+    return isinstance(row, dict) and "task" not in row and all(_key(row, key) in row for key in keys)
 
 
 def _is_json(line: bytes) -> bool:

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import field as dataclass_field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +83,7 @@ class Plan:
         limit: Only the first samples; ``None`` for all.
         samples: Fingerprint of the samples before any control.
         label: Name of the entry in the config, such as ``refcoco_testA``; the task's where there is none.
+        chosen_by: Hashes of networks that choose among answers, by name; where their files lie does not count.
     """
 
     task: str
@@ -92,6 +94,7 @@ class Plan:
     limit: int | None
     samples: str
     label: str = ""
+    chosen_by: Mapping[str, str] = dataclass_field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.task)
@@ -101,6 +104,8 @@ class Plan:
         """Twelve hexadecimal digits; where files lie and what checkpoint and entry are called does not count."""
         counted = asdict(self) | {"settings": _without_paths(self.settings), "checkpoint": self.checkpoint.sha256}
         counted.pop("label")
+        if not self.chosen_by:
+            counted.pop("chosen_by")
         return _short_hash(counted)
 
     @property
@@ -149,6 +154,7 @@ class Evaluation:
             optional_field(row, "limit", int, str(path)),
             field(row, "samples", str, str(path)),
             optional_field(row, "label", str, str(path)) or "",
+            optional_field(row, "chosen_by", dict, str(path)) or {},
         )
 
     @property

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from .asking import GIVE_UP_AFTER, Asking, EvaluationError, OnError, Progress
 from .formats.errors import FormatError, write_json
@@ -31,7 +31,7 @@ from .results import (
 )
 from .sample import Sample, controlled, fingerprint
 from .submissions import can_submit, write_submission
-from .tasks.protocol import Scored, Task, differences
+from .tasks.protocol import ChoosesAnswers, Scored, Task, differences
 
 __all__ = ["GIVE_UP_AFTER", "EvaluationError", "Progress", "Runner", "score_file"]
 
@@ -77,8 +77,10 @@ class Runner:
         sample_id, times = Counter(sample.id for sample in asked).most_common(1)[0]
         if times > 1:
             raise EvaluationError(f"{label or task.name} has {times} samples with the id {sample_id}; make ids unique.")
-        sampled = fingerprint(asked)
-        return Plan(task.name, task.version, plain(task), condition, checkpoint, self.limit, sampled, label)
+        settings, sampled = plain(task), fingerprint(asked)
+        return Plan(
+            task.name, task.version, settings, condition, checkpoint, self.limit, sampled, label, _chosen_by(task)
+        )
 
     def evaluation(self, plan: Plan) -> Evaluation:
         """Return where the answers of a plan are kept; nothing need be there yet."""
@@ -239,6 +241,8 @@ def share_untrained(run: Path, task: str) -> None:
         fresh = untrained.get(evaluation.plan.asked)
         if fresh is None or evaluation.plan.condition.weights == "untrained":
             continue
+        if fresh.score["assets"] != evaluation.score["assets"]:  # judged by other networks: score both again
+            continue
         changes = {name: score.record() for name, score in paired_differences(evaluation, fresh).items()}
         beside = {"values": fresh.score["values"], "differences": changes}
         score = dict(evaluation.score)
@@ -287,6 +291,15 @@ def _score_record(
         "seen": asdict(task.seen),
         "source": "local",
     }
+
+
+def _chosen_by(task: Task) -> Mapping[str, str]:
+    """Return the hashes of networks that choose among a model's answers, where a task has such."""
+    return task.chosen_by() if _chooses(task) else {}
+
+
+def _chooses(task: Task) -> TypeGuard[ChoosesAnswers]:
+    return callable(getattr(task, "chosen_by", None))
 
 
 def _silent(done: int, total: int) -> None:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .formats.caption_results import named_like
 from .formats.errors import FormatError, existing_file
-from .formats.nocaps import DOMAINS, read_nocaps
+from .formats.nocaps import DOMAINS, read_domains
 from .metrics.meteor import METEOR_JAR
 from .results import SCHEMA_VERSION
 from .tasks import TASKS
@@ -34,7 +35,7 @@ from .tasks.vqav2 import VQAv2
 
 _NOWHERE = Path("pictures")
 """Pictures have names, but are not opened."""
-_NOT_ANSWERED = ("not in the file", "references without a caption")
+_NOT_ANSWERED = ("not in the file", "not in the folder", "references without a caption")
 
 
 @dataclass(frozen=True)
@@ -137,16 +138,16 @@ def _score_captions(predictions: Path, references: Sequence[Path], options: File
 
 def _score_nocaps(predictions: Path, references: Sequence[Path], options: FileOptions) -> Scored:
     domains: dict[str, list[str]] = {f"domain/{domain}": [] for domain in DOMAINS}
-    for image in read_nocaps(_one(references, "NoCaps", "the file of captions")):
-        if image.domain is not None:
-            domains[f"domain/{image.domain}"].append(str(image.image_id))
+    for picture, domain in read_domains(_one(references, "NoCaps", "the file of captions")).items():
+        domains[f"domain/{domain}"].append(picture)
     return _captions(predictions, references, options, domains)
 
 
 def _captions(
     predictions: Path, references: Sequence[Path], options: FileOptions, parts: Mapping[str, Sequence[str]]
 ) -> Scored:
-    said, right = read_results(predictions), read_references(references)
+    right = read_references(references)
+    said = named_like(read_results(predictions), right.keys())
     shown = {name: [i for i in ids if i in said] for name, ids in parts.items()}
     shown = {name: ids for name, ids in shown.items() if ids}
     missing = METEOR_JAR.missing() if options.meteor else None
@@ -276,7 +277,9 @@ FILE_SCORERS: dict[str, FileScorer] = {
         references=f"TextVQA_0.5.1_val.json, or {_QUESTIONS}",
         protocol=TextVQA(_NOWHERE, None, _NOWHERE).protocol,
     ),
-    "vizwiz": FileScorer(_answers_of("vizwiz"), "[{image, answer}]", "val.json", VizWiz(_NOWHERE, _NOWHERE).protocol),
+    "vizwiz": FileScorer(
+        _answers_of("vizwiz"), "[{image, answer}]", f"val.json, or {_QUESTIONS}", VizWiz(_NOWHERE, _NOWHERE).protocol
+    ),
     "gqa": FileScorer(
         _answers_of("gqa"),
         "[{questionId, prediction}]",
@@ -305,8 +308,8 @@ FILE_SCORERS: dict[str, FileScorer] = {
     ),
     "fid": FileScorer(
         _score_features,
-        "features as .npy, a row for each picture",
-        "the features of the real pictures as .npy",
+        "features as .npy, a row for each picture, or .npz with mu and sigma",
+        "the same of the real pictures",
         "Frechet distance of the given features",
         raw_units=("frechet", "kernel"),
         lower_is_better=("frechet", "kernel"),

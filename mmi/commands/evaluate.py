@@ -19,7 +19,7 @@ from mmi.commands.evaluation_processes import (
     needs_processes,
     run_processes,
 )
-from mmi.commands.evaluation_tasks import DEFAULT_CONFIG, evaluation_config
+from mmi.commands.evaluation_tasks import DEFAULT_CONFIG, EVERYTHING, evaluation_config
 from mmi.errors import DONE, UsageError
 
 if TYPE_CHECKING:
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 _DESCRIPTION = f"""\
 Run benchmarks with the model of a run folder. Each answer is written to RUN/evaluations/TASK/HASH/predictions.jsonl
 before anything is scored: a stopped command goes on where it was, and mmi score repeats the scoring without the model.
-What is asked stands in --config (default: {DEFAULT_CONFIG}): tasks by label, and suites of them. Beside each
-score: its 95 % interval and baselines. --dry-run shows what would be asked and what is missing, and loads no model.
+What is asked stands in --config: tasks by label, and suites of them. {DEFAULT_CONFIG} (default) asks the micro-world,
+eval/benchmarks.yaml the paper's benchmarks on the real data below --paths.root. --list shows the tasks and suites.
+Beside each score: its 95 % interval and baselines. --dry-run shows what would be asked and what is missing, and loads
+no model.
 
 --processes N shares the work among N processes of one thread each; torchrun does the same over machines with one file
 system. Answers and scores are the same for any number of processes, and a command goes on with another number.
@@ -39,7 +41,8 @@ system. Answers and scores are the same for any number of processes, and a comma
 _EXAMPLE = """\
 mmi evaluate --run runs/demo
 mmi evaluate --run runs/demo --suite all --processes 2
-mmi evaluate --run runs/demo --tasks vqav2,refcoco --dry-run
+mmi evaluate --list --config eval/benchmarks.yaml
+mmi evaluate --run runs/demo --config eval/benchmarks.yaml --paths.root=/data --suite zero_shot --dry-run
 mmi evaluate --run runs/demo --tasks vqav2,refcoco --limit 20
 mmi evaluate --run runs/demo --tasks vqav2 --control blank
 mmi evaluate --run runs/demo --tasks vqav2 --tasks.vqav2.n=null --submission
@@ -55,6 +58,8 @@ def run(command: str, argv: Sequence[str]) -> int:
 
     with joined_ranks(exit_code) as ranks:
         line = _parser(command).read(argv)
+        if line.options.list:
+            return _list_tasks(line)
         _check_options(line.options)
         if needs_processes(line.options.processes) and not line.options.dry_run:
             evaluation_config(line).chosen(line.options.tasks, line.options.suite)
@@ -71,10 +76,11 @@ def run(command: str, argv: Sequence[str]) -> int:
 def _parser(command: str) -> Arguments:
     parser = Arguments(command, _DESCRIPTION, _EXAMPLE, takes_configs=True)
     add = parser.add_argument
-    add("--run", required=True, metavar="DIR", help="run folder written by mmi fit")
+    add("--run", metavar="DIR", help="run folder written by mmi fit; required except with --list")
     add("--checkpoint", metavar="NAME", help="best, last, step-N or a folder; default: best if there is one, else last")
     add("--tasks", metavar="LABELS", help="tasks of the config, separated by commas; default: the suite default")
     add("--suite", metavar="NAME", help="a suite of the config; all is every task, also where there is no default")
+    add("--list", action="store_true", help="show the tasks and suites of the config, and do nothing else")
     add("--limit", type=int, metavar="N", help="only the first N samples of each task; such scores are marked LIMITED")
     add("--batch-size", type=int, default=32, metavar="N", help="samples asked at once (32)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
@@ -91,7 +97,25 @@ def _parser(command: str) -> Arguments:
     return parser
 
 
+def _list_tasks(line: CommandLine) -> int:
+    """Print every task of the config by label, with its split and suites; the number of each suite's tasks."""
+    config = evaluation_config(line)
+    longest = max((len(label) for label in config.tasks), default=0)
+    for label, task in config.tasks.items():
+        suites = ", ".join(name for name, labels in config.suites.items() if label in labels)
+        named = "" if label == task.name else f"{task.name}, "
+        print(f"{label:<{longest}}  {named}split {task.split}" + (f"; in {suites}" if suites else ""))
+    chosen = {name: len(config.chosen(None, name)) for name in dict.fromkeys([*config.suites, EVERYTHING])}
+    print("suites: " + ", ".join(f"{name} ({n})" for name, n in chosen.items()))
+    return DONE
+
+
 def _check_options(options: argparse.Namespace) -> None:
+    if not options.run:
+        raise UsageError("the following arguments are required: --run; see mmi evaluate --help.")
+    if not Path(options.run, "config.yaml").is_file():
+        # Said before PyTorch and the data are read, which takes seconds.
+        raise UsageError(f"{options.run} is no run folder: it has no config.yaml; give the folder that mmi fit wrote.")
     for name in ("limit", "batch_size", "processes"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -103,7 +127,13 @@ def _check_options(options: argparse.Namespace) -> None:
 def _evaluate(line: CommandLine, ranks: Ranks) -> int:
     from mmi.commands.evaluation_jobs import Session, check_jobs, plan_jobs
     from mmi.commands.generate import choose_device
-    from mmi.commands.score_table import print_changes, print_scores, print_submissions, print_times
+    from mmi.commands.score_table import (
+        print_changes,
+        print_failures,
+        print_scores,
+        print_submissions,
+        print_times,
+    )
     from mmi_eval.runner import Runner
     from mmi_eval.submissions import check_submissions
 
@@ -135,6 +165,8 @@ def _evaluate(line: CommandLine, ranks: Ranks) -> int:
         print_scores([one.evaluation.score for one in scored], breakdown=options.breakdown)
         print_changes([one.evaluation for one in scored])
         print_times([(one.evaluation.score, one.seconds) for one in scored])
+        print_failures([one.evaluation for one in done])
         print_submissions([one.evaluation for one in done])
-    print(f"{len(done)} evaluations in {time.perf_counter() - began:.0f} s; answers and scores: {folder}/evaluations")
+    evaluations = "1 evaluation" if len(done) == 1 else f"{len(done)} evaluations"
+    print(f"{evaluations} in {time.perf_counter() - began:.0f} s; answers and scores: {folder}/evaluations")
     return DONE

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mmi.commands.evaluation_tasks import EvaluationConfig
 from mmi.errors import UsageError
+from mmi_eval.formats.errors import FormatError
 from mmi_eval.results import Checkpoint, Condition, Evaluation
 from mmi_eval.runner import Progress, Runner
 
@@ -82,6 +83,8 @@ def check_jobs(jobs: Sequence[Job], limit: int | None) -> None:
     """
     for job in {job.label: job for job in jobs}.values():
         job.task.check()
+        if not job.samples:
+            raise FormatError(f"the task {job.label} has no sample; check the files that tasks.{job.label} names.")
         for sample in job.samples[:limit]:
             for picture in (*sample.pictures, *sample.targets):
                 picture.path.stat()

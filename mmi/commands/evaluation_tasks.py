@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmi.commands.arguments import CommandLine
-from mmi.compose import EVALUATION_ROOTS, compose
+from mmi.compose import CONFIG_ROOTS, EVALUATION_ROOTS, compose
 from mmi.config import ConfigError
 from mmi.config_tree import did_you_mean, from_tree, unknown_key
 from mmi.errors import UsageError
@@ -98,6 +98,8 @@ def evaluation_config(line: CommandLine) -> EvaluationConfig:
     tree = compose(line.options.config or [DEFAULT_CONFIG], line.overrides)
     for root in tree:
         if root not in EVALUATION_ROOTS:
+            if root in CONFIG_ROOTS:
+                raise ConfigError(f'"{root}" is for training; expected an evaluation config, such as {DEFAULT_CONFIG}.')
             raise ConfigError(unknown_key(root, EVALUATION_ROOTS))
     given = tree.get("tasks")
     if not isinstance(given, Mapping):

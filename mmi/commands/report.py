@@ -115,8 +115,10 @@ def _write_run(options: argparse.Namespace, written_by: str) -> list[Path]:
     from mmi_eval.report.run_page import render_run
 
     (folder,) = options.run
-    record = read_run(folder)
     out = Path(options.out) if options.out else Path(folder) / "report.html"
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder; expected a file such as {out / 'report.html'}.")
+    record = read_run(folder)
     write_page(out, render_run(record, written_by))
     for remark in record.remarks:
         print(f"note: {remark}")

@@ -33,6 +33,15 @@ def write_comparison(options: argparse.Namespace, written_by: str) -> list[Path]
     condition = Condition(mmfs=not options.first_without_mmfs)
     if Path(one).resolve() == Path(two).resolve() and condition.mmfs:
         raise UsageError(f"--compare names {one} twice; name two runs, or add --first-without-mmfs.")
+    out = Path(options.out) if options.out else Path(two) / "compare.html"
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder; expected a file such as {out / 'compare.html'}.")
+    for run in (one, two):
+        # Said before the questions of the other run are read, which takes seconds.
+        if not Path(run, "config.yaml").is_file():
+            raise UsageError(f"{run} is no run folder: it has no config.yaml; give the folder that mmi fit wrote.")
+        if not any(Path(run, "evaluations").glob("*/*/score.json")):
+            raise UsageError(f"{run} has no scored evaluation; run mmi evaluate --run {run} first.")
     asked: Asked = {}
     records = [read_run(one, asked), read_run(two, asked)]
     pairs = pair_runs(records[0].evaluations, records[1].evaluations, condition)
@@ -43,9 +52,6 @@ def write_comparison(options: argparse.Namespace, written_by: str) -> list[Path]
         names[0] += f", {condition.label}"
     sides = (Side(names[0], records[0].folder), Side(names[1], records[1].folder))
     chosen = [choose(pair, options.choose or "first", options.n or 8) for pair in pairs]
-    out = Path(options.out) if options.out else Path(two) / "compare.html"
-    if out.is_dir():
-        raise UsageError(f"--out {out} is a folder; expected a file such as {out / 'compare.html'}.")
     write_page(out, render_comparison(sides, pairs, chosen, written_by))
     for name, record in zip(names, records, strict=True):
         for remark in record.remarks:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _NAME = "paper_tables"
 _SUFFIXES = {"md": ".md", "tex": ".tex", "html": ".html"}
+_FOREIGN = (".txt", ".csv", ".json", ".pdf", ".htm")
+"""What ends like this is meant as a file, not as a folder."""
 
 
 def write_tables(options: argparse.Namespace, written_by: str) -> list[Path]:
@@ -85,7 +87,7 @@ def _places(options: argparse.Namespace) -> dict[str, Path]:
             raise UsageError(f"--out {given} is no {options.format} file; name one that ends in .{options.format}.")
         return {kind: given}
     folder = given or Path(options.run[0] if len(options.run) == 1 else ".")
-    if folder.is_file():
+    if folder.is_file() or (given is not None and folder.suffix in _FOREIGN and not folder.is_dir()):
         raise UsageError(f"--out {folder} is a file; expected a folder, or a file that ends in .md, .tex or .html.")
     return {kind: folder / f"{_NAME}{_SUFFIXES[kind]}" for kind in kinds}
 

@@ -214,7 +214,7 @@ def _evaluations(run: Path, remarks: list[str], asked: Asked) -> list[Result]:
             found.append(read_result(evaluation, _samples(evaluation, asked, remarks)))
         except (FormatError, OSError) as error:
             remarks.append(f"{name} cannot be read: {error}")
-    return sorted(found, key=lambda result: (result.task, result.condition != AS_TRAINED, result.condition.label))
+    return sorted(found, key=lambda r: (r.task, r.label, r.condition != AS_TRAINED, r.condition.label))
 
 
 def _samples(evaluation: Evaluation, asked: Asked, remarks: list[str]) -> Sequence[Sample]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mmi.commands.arguments import Arguments, CommandLine
 from mmi.commands.evaluation_tasks import DEFAULT_CONFIG, build_task, evaluation_config
 from mmi.config_tree import did_you_mean
-from mmi.errors import DONE, UsageError
+from mmi.errors import DONE, UsageError, explain
 
 if TYPE_CHECKING:
     from mmi_eval.results import Evaluation
@@ -45,7 +46,7 @@ def run(command: str, argv: Sequence[str]) -> int:
     """Score and print a table, or JSON."""
     line = _parser(command).read(argv)
     options = line.options
-    scores = _scores(line)
+    scores, lost = _scores(line)
     if options.out:
         from mmi_eval.formats.errors import write_json
 
@@ -54,10 +55,14 @@ def run(command: str, argv: Sequence[str]) -> int:
         from mmi_eval.formats.errors import dump_json
 
         print(dump_json(scores if options.run else scores[0], indent=1))
-        return DONE
-    from mmi.commands.score_table import print_scores
+    else:
+        from mmi.commands.score_table import print_scores
 
-    print_scores(scores, breakdown=options.breakdown, exact=not options.run)
+        print_scores(scores, breakdown=options.breakdown, exact=not options.run)
+    if lost:
+        for sentence in lost:
+            print(f"not scored: {sentence}", file=sys.stderr)
+        raise UsageError(f"{len(lost)} of {len(lost) + len(scores)} evaluations were not scored, as said above.")
     return DONE
 
 
@@ -96,7 +101,8 @@ def _parser(command: str) -> Arguments:
     return parser
 
 
-def _scores(line: CommandLine) -> list[dict[str, Any]]:
+def _scores(line: CommandLine) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the scores, and a sentence for each evaluation of a run that could not be scored."""
     options = line.options
     forms = (bool(options.run), bool(options.task or options.predictions), bool(options.kind))
     if sum(forms) != 1 or bool(options.task) != bool(options.predictions):
@@ -105,14 +111,15 @@ def _scores(line: CommandLine) -> list[dict[str, Any]]:
         raise UsageError("--submission goes with --run: a submission is written from the answers of an evaluation.")
     if options.run:
         return _score_run(line)
-    return [_score_anywhere(options, line) if options.kind else _score_file(line)]
+    return [_score_anywhere(options, line) if options.kind else _score_file(line)], []
 
 
-def _score_run(line: CommandLine) -> list[dict[str, Any]]:
-    """Score the evaluations of a run with the settings they were asked with."""
+def _score_run(line: CommandLine) -> tuple[list[dict[str, Any]], list[str]]:
+    """Score the evaluations of a run with the settings they were asked with; one that cannot be stops no other."""
     from mmi.commands.score_table import print_submissions
+    from mmi_eval.formats.errors import FormatError
     from mmi_eval.results import find_evaluations, without_marks
-    from mmi_eval.runner import Runner
+    from mmi_eval.runner import EvaluationError, Runner
     from mmi_eval.submissions import check_submissions, write_submission
 
     options = line.options
@@ -120,30 +127,49 @@ def _score_run(line: CommandLine) -> list[dict[str, Any]]:
     wanted = None if options.tasks is None else {name.strip() for name in options.tasks.split(",")}
     found = [e for e in find_evaluations(folder) if wanted is None or {e.plan.task, e.plan.label} & wanted]
     if not found:
-        raise UsageError(f"{folder} holds no such evaluations; run mmi evaluate --run {folder} first.")
+        raise UsageError(_why_none(folder, wanted))
     runner = Runner(folder, code_version=version("mmi"))
     tasks = [build_task(e.plan.task, without_marks(dict(e.plan.settings))) for e in found]
     if options.submission:
         check_submissions({e.plan.label: task for e, task in zip(found, tasks, strict=True)})
     scored: list[Evaluation] = []
+    lost: list[str] = []
     for evaluation, task in zip(found, tasks, strict=True):
-        scored.append(runner.score(task, evaluation))
+        try:
+            scored.append(runner.score(task, evaluation))
+        except (FormatError, OSError, EvaluationError) as error:
+            if len(found) == 1:
+                raise
+            lost.append(f"{evaluation.plan.label} ({evaluation.plan.condition.label}): {explain(error)[0]}")
+            continue
         if options.submission:
             write_submission(task, evaluation)
     print_submissions(scored if options.submission else [])
-    return [dict(type(evaluation)(evaluation.folder).score) for evaluation in scored]
+    return [dict(type(evaluation)(evaluation.folder).score) for evaluation in scored], lost
+
+
+def _why_none(folder: Path, wanted: set[str] | None) -> str:
+    from mmi_eval.results import find_evaluations
+
+    if not folder.is_dir():
+        return f"{folder} does not exist; give a run folder."
+    there = dict.fromkeys(e.plan.label for e in find_evaluations(folder))
+    if not there or wanted is None:
+        return f"{folder} holds no evaluations; run mmi evaluate --run {folder} first."
+    names = ", ".join(sorted(wanted))
+    known = did_you_mean(names, there, "tasks with answers")
+    return f"{folder} holds no such evaluations ({names}); {known}"
 
 
 def _score_file(line: CommandLine) -> dict[str, Any]:
     from mmi_eval.runner import score_file
 
     options = line.options
-    chosen = evaluation_config(line).chosen(options.task)
-    if len(chosen) != 1:
-        raise UsageError(f"--task names {len(chosen)} tasks; expected one, that of --predictions.")
-    ((label, task),) = chosen.items()
-    task.check()
-    return score_file(task, Path(options.predictions), version("mmi"), label)
+    label, tasks = options.task, evaluation_config(line).tasks
+    if label not in tasks:
+        raise UsageError(f'--task: no task "{label}"; {did_you_mean(label, tasks, "tasks of the config")}')
+    tasks[label].check()
+    return score_file(tasks[label], Path(options.predictions), version("mmi"), label)
 
 
 def _score_anywhere(options: argparse.Namespace, line: CommandLine) -> dict[str, Any]:

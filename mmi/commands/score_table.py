@@ -32,12 +32,16 @@ def print_scores(scores: Sequence[Record], *, breakdown: bool = False, exact: bo
     has_split = any(score["split"] for score in scores)
     if has_split:
         table.add_column("split")
-    table.add_column("condition")
-    table.add_column("value")
+    # Of answers from a file the condition is the file's name: below the table, where it takes no column.
+    if not exact:
+        table.add_column("condition")
+    table.add_column("value", overflow="fold")
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("n", justify="right")
-    table.add_column("beside it")
+    has_beside = any(score["baselines"] or score["comparisons"] for score in scores)
+    if has_beside:
+        table.add_column("beside it")
     for score in scores:
         shown = _shown(score, breakdown, exact)
         for number, (name, value) in enumerate(shown):
@@ -47,12 +51,12 @@ def print_scores(scores: Sequence[Record], *, breakdown: bool = False, exact: bo
             table.add_row(
                 task if first else "",
                 *([score["split"] if first else ""] if has_split else []),
-                score["condition_label"] if first else "",
-                name,
+                *([] if exact else [score["condition_label"] if first else ""]),
+                f"{name} (lower is better)" if name in score["lower_is_better"] else name,
                 written(value["value"], unit, exact=exact),
                 f"{written(value['low'], unit, exact=exact)} to {written(value['high'], unit, exact=exact)}",
                 str(value["n"]),
-                _beside(score, name, unit),
+                *([_beside(score, name, unit)] if has_beside else []),
                 end_section=number == len(shown) - 1,
             )
     console = _console()
@@ -60,7 +64,9 @@ def print_scores(scores: Sequence[Record], *, breakdown: bool = False, exact: bo
     for score in scores:
         if exact:
             console.print(
-                f"{label_of(score)}: {score['headline']} by the protocol {score['protocol']}", highlight=False
+                f"{label_of(score)}, {score['condition_label']}: {score['headline']} by the protocol "
+                f"{score['protocol']}; {_scale(score)}",
+                highlight=False,
             )
         if troubles := _troubles(score):
             console.print(f"{label_of(score)} ({score['condition_label']}): {troubles}", highlight=False)
@@ -99,6 +105,19 @@ def print_submissions(evaluations: Sequence[Evaluation]) -> None:
             print(f"submission for {evaluation.plan.label}: {path}{unscored}")
 
 
+def print_failures(evaluations: Sequence[Evaluation]) -> None:
+    """Say why samples failed: the first of each evaluation, and where the others stand."""
+    for evaluation in evaluations:
+        failed = [p for p in evaluation.predictions.read_all().values() if p.error]
+        if failed:
+            what = (
+                f"{evaluation.plan.label} ({evaluation.plan.condition.label}): {len(failed)} failed and count as wrong"
+            )
+            first = f"sample {failed[0].id}: {str(failed[0].error).rstrip('.')}"
+            where = evaluation.folder / "predictions.jsonl"
+            _console().print(f"{what}, such as {first}; all are in {where}", highlight=False, markup=False)
+
+
 def label_of(score: Record) -> str:
     """Return the label of a task's entry in the config; the task's name in records that are older than labels."""
     return score.get("label") or score["task"]
@@ -127,7 +146,8 @@ def print_changes(evaluations: Sequence[Evaluation]) -> None:
             if value == headline or (significant and ", " not in value):
                 unit = units.get(value, "raw")
                 interval = f"{written(difference.low, unit)} to {written(difference.high, unit)}"
-                row = (evaluation.plan.label, evaluation.plan.condition.label, value)
+                limited = "" if evaluation.plan.limit is None else " LIMITED"
+                row = (evaluation.plan.label + limited, evaluation.plan.condition.label, value)
                 table.add_row(*row, written(difference.value, unit), interval, str(difference.n))
     if table.row_count:
         _console().print(table)
@@ -169,6 +189,14 @@ def _beside(score: Record, name: str, unit: str) -> str:
             interval = f"{written(difference['low'], unit)} to {written(difference['high'], unit)}"
             parts.append(f"{comparison}: {written(difference['value'], unit)} ({interval})")
     return "; ".join(parts)
+
+
+def _scale(score: Record) -> str:
+    """Say which of the printed values are times 100."""
+    raw = [name for name in score["values"] if "/" not in name and score["units"].get(name, "raw") != "percent"]
+    if not raw:
+        return "values are times 100"
+    return "no value is times 100" if len(raw) == len(score["values"]) else f"times 100, but for {', '.join(raw)}"
 
 
 def _troubles(score: Record) -> str:

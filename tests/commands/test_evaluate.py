@@ -92,6 +92,9 @@ def test_limited_scores_say_so(folder, capsys):
     assert "vqav2 LIMITED" in capsys.readouterr().out
     limited = [e for e in find_evaluations("runs/toy") if e.plan.limit]
     assert [(e.score["limited"], e.score["split"], e.value("accuracy").n) for e in limited] == [(True, "toy", 3)]
+    assert main([*command, "--conditions"]) == 0
+    changes = capsys.readouterr().out.partition("Against the model as trained")[2].partition("Samples and time")[0]
+    assert changes.count("vqav2 LIMITED") >= 2
 
 
 def test_a_control_without_pictures_is_left_out_aloud(capsys):
@@ -165,6 +168,40 @@ def test_a_dry_run_shows_what_would_be_asked_and_loads_nothing(folder, capsys, m
     assert "[picture 0.png 32x32, grey]" in out
 
 
+def test_the_tasks_and_suites_of_a_config_are_listed_without_a_run(capsys):
+    mine = "--tasks.mine={task: micro_image_loss, captions: x, images: x}"
+    assert main(["evaluate", "--list", "--config", "eval.yaml", mine]) == 0
+    loss, vqav2, mine, suites = capsys.readouterr().out.splitlines()
+    assert vqav2.split() == ["vqav2", "split", "val2014;", "in", "both,", "looking"]
+    assert loss.endswith("in both")
+    assert mine.split()[:2] == ["mine", "micro_image_loss,"]
+    assert suites == "suites: both (2), looking (1), all (3)"
+
+
+def test_a_folder_that_is_no_run_is_refused_before_the_data_are_read(capsys):
+    assert main(["evaluate", "--run", "data", "--config", "eval.yaml", "--tasks.vqav2.questions=none.json"]) == 2
+    assert "data is no run folder" in capsys.readouterr().err
+
+
+def test_a_task_without_samples_is_named_before_a_model_is_loaded(folder, capsys, monkeypatch):
+    monkeypatch.setattr(TASKS["vqav2"], "samples", lambda task: [])
+    assert main(["evaluate", "--run", "runs/toy", "--config", "eval.yaml", "--tasks", "vqav2"]) == 2
+    assert "the task vqav2 has no sample; check the files that tasks.vqav2 names" in capsys.readouterr().err
+
+
+def test_an_evaluation_that_cannot_be_scored_stops_no_other(evaluated, capsys):
+    _, questions = evaluated
+    answers = questions.folder / "predictions.jsonl"
+    answers.write_text("".join(answers.read_text().splitlines(keepends=True)[:3]))
+    assert main(["score", "--run", "runs/toy", "--json"]) == 2
+    captured = capsys.readouterr()
+    assert [score["task"] for score in json.loads(captured.out)] == ["micro_image_loss"]
+    assert captured.err.startswith("not scored: vqav2 (as trained): ")
+    assert "1 of 2 evaluations were not scored" in captured.err
+    assert main(["score", "--run", "runs/toy", "--tasks", "vqav3"]) == 2
+    assert "no such evaluations (vqav3); did you mean vqav2?" in capsys.readouterr().err
+
+
 def test_a_dry_run_names_the_folder_and_counts_answers(evaluated, capsys):
     capsys.readouterr()
     path = evaluated[1].predictions.path
@@ -200,7 +237,9 @@ def test_the_first_failing_sample_stops_where_that_is_asked_for(folder, capsys):
         picture.write_bytes(whole)
     (evaluation,) = find_evaluations("runs/toy")
     assert evaluation.score["counts"]["n_errors"] == 2
-    assert "failed samples: 2 of 24" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "failed samples: 2 of 24" in out
+    assert "vqav2 (as trained): 2 failed and count as wrong, such as sample 30: FormatError: " in " ".join(out.split())
 
 
 def test_a_submission_holds_every_question(evaluated, capsys):
@@ -307,7 +346,13 @@ WRONG = {
     "conditions no list": ([*RUN, "--conditions=x"], "ignored explicit argument"),
     "unknown device": ([*RUN, "--device", "tpu9"], "--device tpu9 is unknown"),
     "nothing to score": (["score", "--config", "eval.yaml"], "give either --run DIR, or --task NAME"),
-    "no evaluations": (["score", "--run", "data"], "holds no such evaluations; run mmi evaluate"),
+    "training config": ([*RUN, "--config", "demo.yaml"], "is for training; expected an evaluation config"),
+    "no evaluations": (["score", "--run", "data"], "data holds no evaluations; run mmi evaluate"),
+    "no folder to score": (["score", "--run", "nowhere"], "nowhere does not exist; give a run folder"),
+    "no task to score with": (
+        ["score", "--task", "vqav3", "--predictions", "x"],
+        '--task: no task "vqav3"; did you mean',
+    ),
     "no answers": (["score", "--config", "eval.yaml", "--task", "vqav2", "--predictions", "no.json"], "no.json"),
 }
 

@@ -18,6 +18,7 @@ from scored_run import write_evaluation
 
 from mmi.cli import main
 from mmi.commands.paper_runs import ablation_factors, read_evaluated_run, training_settings
+from mmi.commands.run_reading import read_run
 from mmi.compose import compose
 from mmi.config import CompatConfig, NetworkConfig
 from mmi.config.attention import MMFSConfig
@@ -27,6 +28,7 @@ from mmi.training.optimizer import OptimizerConfig
 from mmi_eval.report.deviations import read_ledger
 from mmi_eval.report.paper import read_paper
 from mmi_eval.report.paper_rows import unlike
+from mmi_eval.report.summary import task_sentence
 from mmi_eval.results import Condition, Evaluation
 from mmi_eval.tasks import TASKS
 
@@ -152,6 +154,10 @@ def test_a_damaged_evaluation_costs_its_own_score_only(run, tmp_path, capsys, co
         (["--compare", "a", "b", "c"], 'leave "c" out'),
         (["--compare", "a", "b", "--n", "-1"], "--n is -1"),
         (["--tables", "--format", "md", "--out", "x.html"], "is no md file"),
+        (["--tables", "--out", "x.txt"], "x.txt is a file; expected a folder, or a file that ends in .md"),
+        (["a", "--out", "."], "--out . is a folder; expected a file such as report.html"),
+        (["--compare", "a", "b", "--out", "."], "--out . is a folder; expected a file such as compare.html"),
+        (["--compare", "a", "b"], "a is no run folder"),
         (["--tables", "--formta", "md"], "did you mean --format"),
     ],
     ids=" ".join,
@@ -189,7 +195,7 @@ def test_a_run_is_compared_with_itself_without_mmfs(run, tmp_path):
 def test_runs_with_nothing_in_common_are_one_sentence(run, tmp_path, capsys):
     (tmp_path / "config.yaml").write_text("schema_version: 1\nrun: {name: bare}\n", encoding="utf-8")
     assert main(["report", "--compare", str(run), str(tmp_path)]) == 2
-    assert "the second run has no scored evaluation; run mmi evaluate on it." in capsys.readouterr().err
+    assert f"{tmp_path} has no scored evaluation; run mmi evaluate" in capsys.readouterr().err
 
 
 def test_tables_and_files_go_to_weights_and_biases_offline(run, tmp_path, monkeypatch, capsys):
@@ -263,3 +269,15 @@ def test_a_folder_of_scores_alone_is_a_run(tmp_path):
     assert [result.task for result in run.results] == ["gqa"]
     assert not run.factors
     assert "not known" in run.remarks[0]
+
+
+def test_splits_of_one_benchmark_stand_together_and_are_named(tmp_path):
+    (tmp_path / "config.yaml").write_text("schema_version: 1\nrun: {name: bare}\n", encoding="utf-8")
+    for label, split in (("refcoco_val", "val"), ("refcoco_plus_val", "val"), ("refcoco", "testB")):
+        write_evaluation(tmp_path, "refcoco", {"accuracy": 0.5}, split=split, label=label)
+    said = [task_sentence(result) for result in read_run(tmp_path).evaluations]
+    assert [str(getattr(one, "text", one)).partition(",")[0] for one in said] == [
+        "RefCOCO testB",
+        "RefCOCO+ val",
+        "RefCOCO val",
+    ]

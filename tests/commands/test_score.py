@@ -249,7 +249,9 @@ def test_questions_that_are_not_answered_make_a_score_limited(files, capsys):
     out = capsys.readouterr().out
     assert "vqav2 LIMITED" in out
     assert "not in the file: 1 of 2" in out
-    assert "accuracy by the protocol vqa-toolkit, extraction" in out
+    assert "answers.json: accuracy by the protocol vqa-toolkit, extraction" in out
+    assert "values are times 100" in out
+    assert "beside it" not in out
     record = json.loads((files / "score.json").read_text())
     assert record["values"]["accuracy"]["value"] == 0.5
     assert set(record["references"]) == {"questions.json", "annotations.json"}

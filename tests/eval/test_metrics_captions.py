@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,7 @@ from mmi_eval.metrics.caption_tokens import (
 )
 from mmi_eval.metrics.cider import cider, cider_score, human_cider_score, leave_one_out_cider
 from mmi_eval.metrics.java_free_tokens import tokenize_java_free
+from mmi_eval.metrics.rouge import rouge_l
 from mmi_eval.metrics.toolkit_jars import CaptionToolError
 
 needs_java = pytest.mark.skipif(
@@ -135,6 +137,33 @@ def test_the_published_examples_of_clipscore(protocol):
         assert bleu(corpus) == pytest.approx([expected["scores"][f"Bleu_{n}"] for n in range(1, 5)], abs=1e-12)
         for image, value in zip(corpus.image_ids, cider(corpus), strict=True):
             assert value == pytest.approx(expected["per"][image], abs=1e-12)
+
+
+HARD = """a the dog's cat. U.S. two-way 3.5 $5 can't man, (red) "quoted" -- ... n't gonna café
+é😀 &amp; <b> #tag @x 5 1/2 :) ½ Mr. e.g. a/b [x] {y} \N{RIGHT SINGLE QUOTATION MARK}s"""
+
+
+@needs_java
+def test_hard_captions_score_what_the_toolkit_computes():
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    draws, words = random.Random(0), HARD.split()
+    said = {i: " ".join(draws.choices(words, k=draws.randint(0, 12))) for i in range(60)}
+    said |= {0: "", 1: ".", 2: "  ", 3: "a 5 1/2 foot dog"}
+    right = {i: [" ".join(draws.choices(words, k=draws.randint(1, 12))) for _ in range(1 + i % 5)] for i in said}
+    right |= {2: [".", ""], 3: ["the dog is 5 1/2 feet", "5 dogs"]}
+    tokens = PTBTokenizer()
+    theirs = (
+        tokens.tokenize({i: [{"caption": text} for text in texts] for i, texts in right.items()}),
+        tokens.tokenize({i: [{"caption": text}] for i, text in said.items()}),
+    )
+    corpus = tokenize_corpus(said, right, protocol="ptb")
+    assert cider(corpus) == pytest.approx(Cider().compute_score(*theirs)[1], abs=1e-12)
+    assert rouge_l(corpus) == pytest.approx(Rouge().compute_score(*theirs)[1], abs=1e-12)
+    assert bleu(corpus) == pytest.approx(Bleu(4).compute_score(*theirs, verbose=0)[0], abs=1e-12)
 
 
 def test_the_published_example_without_a_tokenizer():

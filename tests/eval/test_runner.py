@@ -14,7 +14,7 @@ from toy_benchmarks import CHECKPOINT, ToyJudges, ToyModel, lines, oracle, tasks
 from mmi_eval.formats.errors import FormatError
 from mmi_eval.predictions import PredictionFile
 from mmi_eval.results import Condition, Evaluation, find_evaluations, paired_differences
-from mmi_eval.runner import GIVE_UP_AFTER, EvaluationError, Runner, score_file
+from mmi_eval.runner import GIVE_UP_AFTER, EvaluationError, Runner, score_file, share_untrained
 from mmi_eval.sample import Picture, Sample
 from mmi_eval.tasks.protocol import Scored, Seen, averaged
 
@@ -345,6 +345,16 @@ def test_the_untrained_network_becomes_a_baseline(runner, task, untrained_first)
     assert first.score["baselines"]["untrained"]["values"]["accuracy"]["value"] == 0
     assert first.score["baselines"]["untrained"]["differences"]["accuracy"]["value"] == 1
     assert "untrained" not in second.score["baselines"]
+
+
+def test_scores_of_other_judges_are_no_baseline(runner, task):
+    runner.evaluate(task, oracle(task), CHECKPOINT)
+    runner.evaluate(task, ToyModel(task.samples()), CHECKPOINT, Condition(weights="untrained"))
+    trained, untrained = find_evaluations(runner.run)
+    trained.write_score({**trained.score, "baselines": {}})
+    untrained.write_score({**untrained.score, "assets": {"clip": "sha256:1"}})
+    share_untrained(runner.run, task.name)
+    assert "untrained" not in find_evaluations(runner.run)[0].score["baselines"]
 
 
 def test_two_evaluations_are_compared_sample_by_sample(runner, task):

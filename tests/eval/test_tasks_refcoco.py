@@ -171,14 +171,15 @@ def test_written_boxes_are_read_back(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ('{"id": 1}', "holds no list"),
+        ("id 1", "holds neither a JSON list nor an object on each line"),
+        ('{"id": 1}', "line 1 has the keys id"),
         ("[3]", "entry 0 holds 3; expected an object"),
         ('[{"pred_box_xywh": [0, 0, 1, 1]}]', 'expected exactly one of "sent_id", "id"'),
         ('[{"id": 1}]', 'expected exactly one of "answer", "pred_box_xywh", "pred_box_xyxy"'),
         ('[{"id": 1, "pred_box_xywh": [0, 0, 1]}]', '"pred_box_xywh" is [0, 0, 1]; expected four numbers'),
         ('[{"id": 1, "answer": "x"}, {"id": 1, "answer": "y"}]', "the id 1 is there twice"),
     ],
-    ids=["no list", "no object", "no id", "no answer", "three numbers", "twice"],
+    ids=["no list", "one object", "no object", "no id", "no answer", "three numbers", "twice"],
 )
 def test_wrong_results_are_one_sentence(tmp_path, content, sentence):
     (tmp_path / "results.json").write_text(content)

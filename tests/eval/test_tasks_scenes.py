@@ -166,7 +166,7 @@ def test_wrong_folders_are_one_sentence(tmp_path):
     with pytest.raises(FormatError, match="holds no PNG"):
         score_label_folder(ours, theirs)
     write_labels(theirs / "1.png", np.ones((2, 3), np.uint8))
-    with pytest.raises(FileNotFoundError, match=r"ours/1\.png does not exist"):
+    with pytest.raises(FormatError, match=r"ours has no PNG named like one of .*theirs, such as 1\.png"):
         score_label_folder(ours, theirs)
     write_labels(ours / "1.png", np.ones((3, 2), np.uint8))
     with pytest.raises(FormatError, match=r"is 2x3 but .*theirs/1\.png is 3x2"):
@@ -178,6 +178,25 @@ def test_wrong_folders_are_one_sentence(tmp_path):
     write_labels(ours / "1.png", np.ones((2, 3), np.uint8))
     write_labels(theirs / "1.png", np.zeros((2, 3), np.uint8))
     with pytest.raises(FormatError, match="hold no labelled pixel"):
+        score_label_folder(ours, theirs)
+
+
+def test_predictions_of_any_whole_numbers_count_and_missing_ones_are_left_out(tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for folder in (ours, theirs):
+        folder.mkdir()
+    for name in ("1.png", "2.png"):
+        write_labels(theirs / name, np.array([[1, 1, 2, 0]], np.uint8))
+    for said in (np.uint8, np.uint16):
+        # 255 and 151 are no class: they agree with nothing and add to no union, as in sceneparsing's histograms.
+        Image.fromarray(np.array([[1, 255, 151, 255]], said)).save(ours / "1.png")
+        scored = score_label_folder(ours, theirs)
+        assert scored.values["class/1"].value == 0.5
+        assert scored.values["class/2"].value == 0
+        assert scored.values["mIoU"].value == pytest.approx(0.5 / 150)
+        assert scored.counts == {"not in the folder": 1}
+    write_labels(theirs / "1.png", np.array([[1, 1, 2, 255]], np.uint8))
+    with pytest.raises(FormatError, match="has the label 255; expected 0 to 150"):
         score_label_folder(ours, theirs)
 
 

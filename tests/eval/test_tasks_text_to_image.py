@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 from shared_data import shared_path
 from tiny_networks import write_clip, write_inception
-from toy_benchmarks import COLOURS, SIDE, ToyJudges, captions, drawn, look
+from toy_benchmarks import CHECKPOINT, COLOURS, SIDE, ToyJudges, captions, drawn, look
 
 from mmi_eval.formats.caption_annotations import CaptionAnnotation, read_caption_annotations
 from mmi_eval.formats.coco_captions import CaptionedImage, write_coco_captions
 from mmi_eval.formats.errors import FormatError
 from mmi_eval.formats.narratives import Narrative, write_narratives
 from mmi_eval.networks import Networks, picture_text_matcher
+from mmi_eval.runner import Runner
 from mmi_eval.sample import Picture, Sample, fingerprint
 from mmi_eval.tasks import TASKS
 from mmi_eval.tasks.coco_image import COCOImage
@@ -108,6 +109,19 @@ def mean_colours(pictures) -> np.ndarray:
 
 
 # Which captions
+
+
+def test_another_network_that_chooses_candidates_is_another_evaluation(world, tmp_path, monkeypatch):
+    run = Runner(tmp_path / "run")
+    one, eight = coco(world, n=4), coco(world, n=4, n_candidates=8)
+    first = [run.plan(task, CHECKPOINT) for task in (one, eight)]
+    assert first[1].chosen_by == {"micro-judges": f"sha256:{MatchingJudges().digest}"}
+    monkeypatch.setattr(MatchingJudges, "digest", "other")
+    second = [run.plan(task, CHECKPOINT) for task in (one, eight)]
+    assert (first[0].hash == second[0].hash, first[1].hash == second[1].hash) == (True, False)
+    evaluation = run.evaluate(eight, painter(), CHECKPOINT)
+    assert evaluation.plan.hash == evaluation.folder.name == second[1].hash
+    assert replace(coco(world, n_candidates=8), n_reranked=0).chosen_by() == {}
 
 
 def test_captions_are_those_of_the_file_in_its_order(world):

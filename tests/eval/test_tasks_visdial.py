@@ -218,9 +218,9 @@ def test_results_of_other_rounds_are_refused_and_missing_ones_counted(files, tmp
     (tmp_path / "ranks.json").write_text(json.dumps(rows))
     scored = score_results(tmp_path / "ranks.json", files / "dialogs.json", files / "dense.json")
     assert (scored.values["NDCG"].n, scored.counts["not in the file"]) == (1, N - 1)
-    rows.append({"image_id": 1, "round_id": 2, "ranks": [2, 1, 3, 4]})
+    rows.append({"image_id": 1, "round_id": 11, "ranks": [2, 1, 3, 4]})
     (tmp_path / "ranks.json").write_text(json.dumps(rows))
-    with pytest.raises(FormatError, match=r"ranks round 1/2 .* does not annotate"):
+    with pytest.raises(FormatError, match=r"ranks round 1/11 .* does not hold"):
         score_results(tmp_path / "ranks.json", files / "dialogs.json", files / "dense.json")
 
 

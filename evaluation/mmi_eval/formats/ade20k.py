@@ -22,6 +22,7 @@ from .png_files import encode_grey
 
 N_CLASSES = 150
 CLASS_FILE = "objectInfo150.csv"
+_LABEL_MODES = ("L", "P", "I;16", "I;16B", "I")
 _COLUMNS = ("Idx", "Ratio", "Train", "Val", "Stuff", "Name")
 
 
@@ -153,12 +154,14 @@ def write_classes(path: str | Path, classes: Iterable[SceneClass]) -> int:
     return len(classes)
 
 
-def read_labels(path: str | Path, n_classes: int = N_CLASSES) -> np.ndarray:
+def read_labels(path: str | Path, n_classes: int = N_CLASSES, *, predicted: bool = False) -> np.ndarray:
     """Return the labels of a picture.
 
     Args:
-        path: An 8-bit PNG.
+        path: A PNG of whole numbers, 8-bit as the challenge's or 16-bit.
         n_classes: Highest label there may be.
+        predicted: Labels that somebody's network wrote: what is beyond the classes, such as 255, is no class and
+            becomes 0, as the challenge's own code counts it.
 
     Returns:
         uint8[H, W], 0 where unlabelled.
@@ -174,14 +177,16 @@ def read_labels(path: str | Path, n_classes: int = N_CLASSES) -> np.ndarray:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         said = " ".join(str(error).split())[:80]
         raise FormatError(f"{path} is no readable picture ({said}); fetch it again.") from None
-    if kind not in ("L", "P"):
+    if kind not in _LABEL_MODES:
         raise FormatError(
             f"{path} has pixels of mode {kind}; expected 8-bit labels (the challenge's annotations, not the colours of "
             "the full data set)."
         )
+    if predicted:
+        labels = np.where((labels < 0) | (labels > n_classes), 0, labels)
     if labels.size and labels.max() > n_classes:
         raise FormatError(f"{path} has the label {labels.max()}; expected 0 to {n_classes}. Check the class list.")
-    return labels
+    return labels.astype(np.uint8)
 
 
 def write_labels(path: str | Path, labels: np.ndarray) -> None:

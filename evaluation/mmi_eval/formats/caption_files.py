@@ -2,9 +2,9 @@
 
 With file names of pictures (``read_captioned_pictures``): the three layouts of ``coco_captions``, Karpathy's
 ``dataset_*.json``, Flickr30k's token file. For scoring only (``read_caption_references``), besides these: COCO files
-that list pictures by id alone, ``paragraphs_v1.json``, an object ``{picture: [captions]}``, and text files with a
-caption on each line, whose pictures are called by the number of the line from 1; several such files are several
-references.
+that list pictures by id alone or not at all, ``paragraphs_v1.json``, an object ``{picture: [captions]}``, and text
+files with a caption on each line, whose pictures are called by the number of the line from 1; several such files are
+several references.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .coco_captions import CaptionedImage, read_coco_captions, read_references
-from .errors import FormatError, existing_file, load_json, text_list
+from .errors import FormatError, as_object, existing_file, field, load_json, text_list
 from .flickr30k import read_flickr30k
 from .karpathy import read_karpathy
 from .paragraphs import read_paragraphs
@@ -66,11 +66,13 @@ def read_caption_references(
         return _read_lines(files)
     path = files[0]
     content = load_json(path, "a file of references") if is_json(path) else None
+    if _is_paragraphs(content):
+        return {str(paragraph.image_id): (paragraph.text,) for paragraph in read_paragraphs(path)}
+    if (rows := _annotations_alone(content)) is not None:
+        return _by_annotation(rows, str(path))
     if isinstance(content, dict) and not _is_karpathy(content):
         read = read_references(path) if "images" in content else _by_picture(content, str(path))
         return {str(picture): captions for picture, captions in read.items()}
-    if isinstance(content, list) and content and isinstance(content[0], dict) and "paragraph" in content[0]:
-        return {str(paragraph.image_id): (paragraph.text,) for paragraph in read_paragraphs(path)}
     return {str(image.image_id): image.captions for image in read_captioned_pictures(path, part)}
 
 
@@ -116,6 +118,33 @@ def _beginning(path: str | Path) -> bytes:
 
 def _is_karpathy(content: object) -> bool:
     return isinstance(content, dict) and "dataset" in content and "images" in content
+
+
+def _is_paragraphs(content: object) -> bool:
+    """Say whether rows are those of ``paragraphs_v1.json``, or of ``paragraphs_coco.json``, which hold addresses."""
+    if isinstance(content, list):
+        return bool(content) and isinstance(content[0], dict) and "paragraph" in content[0]
+    rows = _annotations_alone(content)
+    return bool(rows) and isinstance(rows[0], dict) and "url" in rows[0]
+
+
+def _annotations_alone(content: object) -> list[Any] | None:
+    """Return rows of ``{image_id, caption}`` that stand without a list of pictures."""
+    if isinstance(content, dict) and "images" not in content and isinstance(content.get("annotations"), list):
+        return content["annotations"]
+    if isinstance(content, list) and content and isinstance(content[0], dict):
+        named = content[0].keys() & {"image", "image_name", "file_name"}
+        return content if "image_id" in content[0] and not named else None
+    return None
+
+
+def _by_annotation(rows: Sequence[Any], where: str) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {}
+    for number, value in enumerate(rows):
+        row = as_object(value, f"{where}, annotation {number}")
+        picture = field(row, "image_id", (int, str), f"{where}, annotation {number}")
+        found.setdefault(str(picture), []).append(field(row, "caption", str, f"{where}, annotation {number}"))
+    return {picture: tuple(captions) for picture, captions in found.items()}
 
 
 def _is_plain_text(path: str | Path) -> bool:

@@ -2,7 +2,7 @@
 
 ``official``: ``{"images": [{id, file_name, ...}], "annotations": [{id, image_id, caption}]}`` (COCO, Flickr30k,
 NoCaps). ``karpathy_blip``: a list of ``{image, caption}``, one or several captions. ``plain``: a list of
-``{file_name, captions}``.
+``{file_name, captions}``; ``image_name`` for ``file_name`` is read too.
 """
 
 from __future__ import annotations
@@ -108,6 +108,9 @@ def _read_official(content: Mapping[str, Any], where: str) -> list[CaptionedImag
 def _read_row(row: Mapping[str, Any], where: str) -> CaptionedImage:
     if "file_name" in row:
         name = field(row, "file_name", str, where)
+        captions = text_list(field(row, "captions", list, where), f'{where}: "captions"')
+    elif "image_name" in row:
+        name = field(row, "image_name", str, where)
         captions = text_list(field(row, "captions", list, where), f'{where}: "captions"')
     else:
         name = field(row, "image", str, where)

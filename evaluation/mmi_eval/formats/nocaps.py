@@ -66,10 +66,33 @@ def read_nocaps(path: str | Path) -> list[NocapsImage]:
     return images
 
 
-def _read_image(row: Mapping[str, Any], captions: tuple[str, ...] | None, where: str) -> NocapsImage:
+def read_domains(path: str | Path) -> dict[str, str]:
+    """Return the domain of each picture by id; copies of the file for scoring alone may say none, or hold no pictures.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        FormatError: If it is malformed, or a domain is unknown.
+    """
+    content = load_json(path, "a NoCaps file")
+    images = optional_field(content, "images", list, str(path)) if isinstance(content, dict) else None
+    found = {}
+    for number, value in enumerate(images or ()):
+        where = f'{path}, "images" {number}'
+        row = as_object(value, where)
+        if (domain := _domain(row, where)) is not None:
+            found[str(field(row, "id", (int, str), where))] = domain
+    return found
+
+
+def _domain(row: Mapping[str, Any], where: str) -> Domain | None:
     domain = optional_field(row, "domain", str, where)
     if domain is not None and domain not in DOMAINS:
         raise FormatError(f'{where}: "domain" is "{domain}"; expected one of {", ".join(DOMAINS)}.')
+    return domain
+
+
+def _read_image(row: Mapping[str, Any], captions: tuple[str, ...] | None, where: str) -> NocapsImage:
+    domain = _domain(row, where)
     height, width = (optional_field(row, side, int, where) for side in ("height", "width"))
     return NocapsImage(
         field(row, "id", int, where),

@@ -232,10 +232,10 @@ def read_ranks(path: str | Path) -> list[RankedRound]:
         if (image_id, round_id) in result:
             raise FormatError(f"{where}: round {round_id} of image_id {image_id} is there twice; remove one of them.")
         ranks = field(row, "ranks", list, where)
-        whole = all(isinstance(rank, int) and not isinstance(rank, bool) for rank in ranks)
-        if not whole or sorted(ranks) != list(range(1, len(ranks) + 1)):
+        numbers = all(isinstance(rank, int | float) and not isinstance(rank, bool) for rank in ranks)
+        if not numbers or sorted(ranks) != list(range(1, len(ranks) + 1)):
             raise FormatError(f'{where}: "ranks" must hold each of 1 to {len(ranks)} once; rank the options again.')
-        result[image_id, round_id] = RankedRound(image_id, round_id, tuple(ranks))
+        result[image_id, round_id] = RankedRound(image_id, round_id, tuple(map(int, ranks)))
     return list(result.values())
 
 

@@ -88,12 +88,12 @@ def read_vqa(questions: str | Path, annotations: str | Path | None = None) -> li
         image_id = field(row, "image_id", (int, str), where)
         if question_id in items:
             raise FormatError(f"{where}: question_id {question_id!r} is there twice; remove one of them.")
-        annotated_image, annotation = answers.get(question_id, (image_id, None))
+        annotated_image, annotation = answers.get(str(question_id), (image_id, None))
         if annotations is not None and annotation is None:
             raise FormatError(
                 f"{where}: question_id {question_id!r} has no answers in {annotations}; use its own file."
             )
-        if annotated_image != image_id:
+        if str(annotated_image) != str(image_id):
             raise FormatError(
                 f"{where}: image_id is {image_id!r} but {annotations} says {annotated_image!r}; use matching files."
             )
@@ -101,7 +101,8 @@ def read_vqa(questions: str | Path, annotations: str | Path | None = None) -> li
         items[question_id] = VQAItem(
             question_id, image_id, question, annotation, optional_field(row, "image", str, where)
         )
-    if lost := [key for key in answers if key not in items]:
+    known = {str(question_id) for question_id in items}
+    if lost := [key for key in answers if key not in known]:
         raise FormatError(
             f"{annotations} answers {len(lost)} questions that {questions} does not hold, such as question_id "
             f"{lost[0]!r}; use matching files."
@@ -109,14 +110,15 @@ def read_vqa(questions: str | Path, annotations: str | Path | None = None) -> li
     return list(items.values())
 
 
-def _read_annotations(path: str | Path) -> dict[int | str, tuple[int | str, VQAAnnotation]]:
+def _read_annotations(path: str | Path) -> dict[str, tuple[int | str, VQAAnnotation]]:
+    """Read answers by question id as text: some files write as text what their other half writes as a number."""
     content = as_object(load_json(path, "a VQA annotations file"), str(path))
-    result: dict[int | str, tuple[int | str, VQAAnnotation]] = {}
+    result: dict[str, tuple[int | str, VQAAnnotation]] = {}
     for number, value in enumerate(field(content, "annotations", list, str(path))):
         where = f'{path}, "annotations" {number}'
         row = as_object(value, where)
         question_id = field(row, "question_id", (int, str), where)
-        if question_id in result:
+        if str(question_id) in result:
             raise FormatError(f"{where}: question_id {question_id!r} is there twice; remove one of them.")
         given = field(row, "answers", list, where)
         answers = tuple(_read_answer(answer, i, f"{where}, answer {i}") for i, answer in enumerate(given, start=1))
@@ -129,7 +131,7 @@ def _read_annotations(path: str | Path) -> dict[int | str, tuple[int | str, VQAA
             common,
             answers,
         )
-        result[question_id] = (field(row, "image_id", (int, str), where), annotation)
+        result[str(question_id)] = (field(row, "image_id", (int, str), where), annotation)
     return result
 
 

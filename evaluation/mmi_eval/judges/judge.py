@@ -22,7 +22,7 @@ from .segmenter import Segmenter
 
 SCHEMA_VERSION = 1
 WEIGHTS, RECORD = "judges.safetensors", "judges.json"
-_REMEDY = "make the judges again with mmi data microworld --judges."
+_REMEDY = "make the judges again with mmi data microworld --judges"
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def load_judges(folder: str | Path) -> Judges:
     record = as_object(load_json(path, f"the record of judges; {_REMEDY}"), str(path))
     version = field(record, "schema_version", int, str(path))
     if version != SCHEMA_VERSION:
-        raise FormatError(f"{path} has schema_version {version}; expected {SCHEMA_VERSION}; {_REMEDY}")
+        raise FormatError(f"{path} has schema_version {version}; expected {SCHEMA_VERSION}; {_REMEDY}.")
     classes = _classes(field(record, "classes", dict, str(path)), f"{path}, classes")
     words = text_list(record.get("words"), f"{path}, words")
     accuracy = field(record, "accuracy", dict, str(path))
@@ -146,7 +146,7 @@ def load_judges(folder: str | Path) -> Judges:
     weights = existing_file(folder / WEIGHTS, "the weights of judges").read_bytes()
     digest = hashlib.sha256(weights).hexdigest()
     if digest != recorded:
-        raise FormatError(f"{folder / WEIGHTS} is not the file that {path} describes (SHA-256); {_REMEDY}")
+        raise FormatError(f"{folder / WEIGHTS} is not the file that {path} describes (SHA-256); {_REMEDY}.")
     with torch.random.fork_rng(devices=[]):
         judges = Judges(
             classes,
@@ -161,7 +161,7 @@ def load_judges(folder: str | Path) -> Judges:
         _network(judges).load_state_dict(load(weights))
     except (SafetensorError, RuntimeError) as error:
         first = str(error).splitlines()[0]
-        raise FormatError(f"{folder / WEIGHTS} does not fit {path} ({first}); {_REMEDY}") from None
+        raise FormatError(f"{folder / WEIGHTS} does not fit {path} ({first}); {_REMEDY}.") from None
     return judges
 
 
@@ -172,7 +172,7 @@ def _network(judges: Judges) -> nn.ModuleDict:
 
 def _classes(record: Mapping[str, object], where: str) -> JudgeClasses:
     for key in record.keys() - {f.name for f in fields(JudgeClasses)}:
-        raise FormatError(f'{where} has the unknown key "{key}"; {_REMEDY}')
+        raise FormatError(f'{where} has the unknown key "{key}"; {_REMEDY}.')
 
     def names(kind: str) -> tuple[str, ...]:
         return text_list(field(record, kind, list, where), f"{where}.{kind}")
@@ -182,4 +182,4 @@ def _classes(record: Mapping[str, object], where: str) -> JudgeClasses:
     try:
         return JudgeClasses(background, shape, colour, texture, size, printed, layout, image_size, cell, offset)
     except ValueError as error:
-        raise FormatError(f"{where}: {error} {_REMEDY}") from None
+        raise FormatError(f"{where}: {error} {_REMEDY}.") from None

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from .caption_tokens import CaptionCorpus, Tokens
+from .caption_tokens import CaptionCorpus, Tokens, apart
 from .cider import N_MAX, NGram, n_grams
 from .intervals import Score, bootstrap_score
 
@@ -36,7 +36,8 @@ def bleu_scores(corpus: CaptionCorpus) -> tuple[Score, ...]:
 def _counts(corpus: CaptionCorpus) -> NDArray[np.float64]:
     """Per image: matches by n, candidates by n, length, closest reference length: float[n, 2 * N_MAX + 2]."""
     pairs = zip(corpus.predictions, corpus.references, strict=True)
-    return np.array([_counts_of(prediction, references) for prediction, references in pairs], dtype=np.float64)
+    rows = [_counts_of(apart(prediction), tuple(map(apart, references))) for prediction, references in pairs]
+    return np.array(rows, dtype=np.float64)
 
 
 def _counts_of(prediction: Tokens, references: tuple[Tokens, ...]) -> list[int]:

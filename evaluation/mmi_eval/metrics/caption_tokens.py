@@ -79,7 +79,18 @@ def tokenize_ptb(captions: Sequence[str]) -> list[Tokens]:
     lines = [" ".join(caption.split()) for caption in captions]
     options = ("-preserveLines", "-lowerCase", "-encoding", "utf-8")
     cut = PTB_JAR.run(("-cp", "JAR", "edu.stanford.nlp.process.PTBTokenizer"), options, lines)
-    return [tuple(token for token in line.split() if token not in PUNCTUATION) for line in cut]
+    # At spaces only: "5 1/2" is one token with a hard space inside, which ROUGE-L keeps; CIDEr and BLEU cut it.
+    return [tuple(token for token in line.split(" ") if token and token not in PUNCTUATION) for line in cut]
+
+
+def apart(tokens: Tokens) -> Tokens:
+    r"""Cut tokens at the hard spaces inside, as the toolkit's CIDEr and BLEU do when they split its joined lines.
+
+    Example:
+        >>> apart(("a", "5\N{NO-BREAK SPACE}1/2", "foot"))
+        ('a', '5', '1/2', 'foot')
+    """
+    return tuple(" ".join(tokens).split())
 
 
 def tokenize_whitespace(captions: Sequence[str]) -> list[Tokens]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .caption_tokens import CaptionCorpus, Tokens
+from .caption_tokens import CaptionCorpus, Tokens, apart
 from .intervals import Score, mean_score
 
 N_MAX = 4
@@ -96,13 +96,13 @@ def n_grams(tokens: Tokens, n_max: int = N_MAX) -> Counter[NGram]:
 
 
 def _cider(predictions: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> NDArray[np.float64]:
-    counted = [[n_grams(reference) for reference in of_image] for of_image in references]
+    counted = [[n_grams(apart(reference)) for reference in of_image] for of_image in references]
     frequency = Counter(n_gram for of_image in counted for n_gram in set().union(*of_image))
     log_n = math.log(len(references)) if references else 0.0
     weight = {n_gram: log_n - math.log(count) for n_gram, count in frequency.items()}
     scores = np.zeros(len(predictions))
     for row, (prediction, of_image) in enumerate(zip(predictions, counted, strict=True)):
-        candidate = _vector(n_grams(prediction), weight, log_n)
+        candidate = _vector(n_grams(apart(prediction)), weight, log_n)
         similar = [_similarity(candidate, _vector(reference, weight, log_n)) for reference in of_image]
         scores[row] = 10.0 * sum(similar) / (N_MAX * len(similar))
     return scores

@@ -136,6 +136,14 @@ def picture_text_matcher(networks: Networks) -> PictureTextMatcher:
     return CLIPMatcher.load(folder, folder_sha256(folder))
 
 
+def matcher_hash(networks: Networks) -> dict[str, str]:
+    """Return the hash of the network that ``picture_text_matcher`` would load, by its name; raises as that does."""
+    if networks.judges is not None:
+        judges = MicroNetworks.load(networks.judges)
+        return {judges.asset: f"sha256:{judges.digest}"}
+    return {"clip": f"sha256:{folder_sha256(_clip_folder(networks))}"}
+
+
 def scene_segmenter(networks: Networks) -> SceneSegmenter:
     """Load the network that segments drawn scenes; raises as ``picture_features``."""
     if networks.judges is not None:
@@ -219,6 +227,7 @@ __all__ = [
     "PictureTextMatcher",
     "SceneSegmenter",
     "check_networks",
+    "matcher_hash",
     "picture_features",
     "picture_text_matcher",
     "scene_segmenter",

@@ -7,7 +7,7 @@ from typing import Any
 
 from .claims import Claim, check_claims
 from .evaluated import Result, by_task, standing
-from .markup import Content, Markup, element, fragment, items, missing
+from .markup import Content, Markup, element, fragment, items, missing, note
 from .numbers import count, short
 from .page import Section
 from .run_record import RunRecord
@@ -39,6 +39,9 @@ def summary_section(run: RunRecord) -> Section:
         label = element("span", {"class": "limited"}, "LIMITED")
         warning = fragment("Some scores are marked ", label, ": only the first samples were asked.")
         parts.append(element("p", {"class": "warning"}, warning))
+    parts.append(
+        note("Scores that are no losses or distances are times 100; in brackets the 95 % interval; n samples.")
+    )
     parts.append(items(*(task_sentence(result) for result in results)))
     claims = check_claims(run.evaluations)
     if claims:
@@ -57,7 +60,9 @@ def task_sentence(result: Result) -> Content:
     ]
     against = f" against {', '.join(rivals)}" if rivals else ""
     better = ", lower is better" if result.lower_is_better(name) else ""
-    said = f"{readable(result.label)}, {readable(name)}: {interval(result.values[name], fraction)}{against}"
+    # Of several splits of one benchmark, those whose label does not say which.
+    split = f" {result.split}" if result.task == "refcoco" and result.label == result.task else ""
+    said = f"{readable(result.label)}{split}, {readable(name)}: {interval(result.values[name], fraction)}{against}"
     return fragment(f"{said} (n = {result.values[name].n:,}{better}).", limited_label(result))
 
 

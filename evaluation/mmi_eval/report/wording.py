@@ -49,6 +49,7 @@ _NAMES = {
     "mrr": "MRR",
     "bleu": "BLEU",
     "kid": "KID",
+    "refcoco+": "RefCOCO+",
     "refcocog": "RefCOCOg",
     "2shot": "2-shot",
 }
@@ -75,12 +76,12 @@ def readable(name: str) -> str:
     """Return a name of a task, value or baseline as words.
 
     Example:
-        >>> readable("vqa_accuracy"), readable("type/earlier_image"), readable("micro-fid")
-        ('VQA accuracy', 'earlier image', 'micro-FID')
+        >>> readable("vqa_accuracy"), readable("type/earlier_image"), readable("refcoco_plus_testA")
+        ('VQA accuracy', 'earlier image', 'RefCOCO+ testA')
     """
     if name in _TITLES:
         return _TITLES[name]
-    words = (name.partition("/")[2] or name).replace("_", " ").split(" ")
+    words = (name.partition("/")[2] or name).replace("refcoco_plus", "refcoco+").replace("_", " ").split(" ")
     return " ".join("-".join(_spelled(part) for part in word.split("-")) for word in words)
 
 

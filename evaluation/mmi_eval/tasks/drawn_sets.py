@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mmi_eval.formats.errors import FormatError
-from mmi_eval.formats.npy_files import read_npy
-from mmi_eval.metrics.frechet import frechet_score
+from mmi_eval.formats.feature_files import FeatureStatistics, read_features
+from mmi_eval.metrics.frechet import FeatureMoments, feature_moments, frechet_distance, frechet_score
 from mmi_eval.metrics.intervals import Score
 from mmi_eval.metrics.kid import kid_score
 from mmi_eval.networks import AnyPicture, Networks, PictureFeatures, picture_features
@@ -92,37 +93,47 @@ def score_features(drawn: Path, real: Path) -> Scored:
     """Compare two files of features, of whatever network.
 
     Args:
-        drawn: ``.npy`` with float[n, d], a row for each picture.
+        drawn: ``.npy`` with float[n, d], a row for each picture, or ``.npz`` with their ``mu`` and ``sigma``.
         real: The same of the real pictures.
 
     Returns:
-        ``frechet distance`` (FID, where the features are Inception's) and ``kernel distance`` (KID).
+        ``frechet distance`` (FID, where the features are Inception's) and ``kernel distance`` (KID). From statistics
+        there is a Frechet distance only; nothing can be drawn again from them, so it has no interval.
 
     Raises:
         FileNotFoundError: If a file is not there.
-        FormatError: If one holds no rows of numbers, the two differ in width, or there are fewer than 4 rows.
+        FormatError: If one holds no features, the two differ in width, or there are fewer than 4 rows.
     """
-    ours, theirs = _feature_rows(drawn), _feature_rows(real)
-    _enough(len(ours), len(theirs))
-    if ours.shape[1] != theirs.shape[1]:
+    ours, theirs = read_features(drawn), read_features(real)
+    widths = [s.mean.size if isinstance(s, FeatureStatistics) else s.shape[1] for s in (ours, theirs)]
+    if widths[0] != widths[1]:
         raise FormatError(
-            f"{drawn} holds features of width {ours.shape[1]} and {real} of width {theirs.shape[1]}; compare features "
-            "of one network."
+            f"{drawn} holds features of width {widths[0]} and {real} of width {widths[1]}; compare features of one "
+            "network."
         )
+    if isinstance(ours, FeatureStatistics) or isinstance(theirs, FeatureStatistics):
+        return _score_statistics(ours, theirs)
+    _enough(len(ours), len(theirs))
     values = {"frechet distance": frechet_score(ours, theirs), "kernel distance": kid_score(ours, theirs)}
     return Scored(values, notes={"real pictures": len(theirs)})
 
 
-def _feature_rows(path: Path) -> np.ndarray:
-    array = read_npy(path, "a file of features, one row for each picture")
-    if array.ndim != 2 or array.dtype.kind not in "fiu":
-        raise FormatError(f"{path} holds {array.dtype} of shape {array.shape}; expected a row of numbers per picture.")
-    rows = array.astype(np.float64)
-    if not np.isfinite(rows).all():
-        raise FormatError(
-            f"{path}, row {int(np.argmin(np.isfinite(rows).all(axis=1)))} is not finite; mend the features."
-        )
-    return rows
+def _score_statistics(drawn: np.ndarray | FeatureStatistics, real: np.ndarray | FeatureStatistics) -> Scored:
+    known = [s for s in (drawn, real) if not isinstance(s, FeatureStatistics)]
+    fewest = min(map(len, known), default=FEWEST)
+    _enough(fewest, fewest)
+    distance = frechet_distance(_moments(drawn), _moments(real))
+    n = 0 if isinstance(drawn, FeatureStatistics) else len(drawn)
+    notes: dict[str, Any] = {"left out": "intervals and the kernel distance (a file holds mean and covariance only)"}
+    if not isinstance(real, FeatureStatistics):
+        notes["real pictures"] = len(real)
+    return Scored({"frechet distance": Score(distance, distance, distance, n)}, notes=notes)
+
+
+def _moments(features: np.ndarray | FeatureStatistics) -> FeatureMoments:
+    if isinstance(features, FeatureStatistics):
+        return FeatureMoments(features.mean, features.covariance, 0)
+    return feature_moments(features)
 
 
 def _enough(n_drawn: int, n_real: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,14 +63,16 @@ def score_areas(ids: Sequence[str], areas: Sequence[ClassAreas], names: Mapping[
 def score_label_folder(predictions: Path, annotations: Path, classes: Path | None = None) -> Scored:
     """Score a folder of predicted label pictures against annotations; needs no network.
 
+    Annotations without a prediction are left out and counted.
+
     Args:
-        predictions: 8-bit PNGs with the labels of the annotations, 0 for nothing, named like them.
-        annotations: The challenge's label pictures; each needs a prediction of its size.
+        predictions: PNGs with the labels of the annotations, 0 for nothing, named and sized like them.
+        annotations: The challenge's label pictures.
         classes: ``objectInfo150.csv``; without it there are 150 classes with numbers for names.
 
     Raises:
-        FileNotFoundError: If a folder is not there, or a prediction is missing.
-        FormatError: If a picture is malformed, of another size, or there is no annotation.
+        FileNotFoundError: If a folder is not there.
+        FormatError: If a picture is malformed, of another size, or there is no annotation or no prediction.
     """
     for folder, what in ((predictions, "predicted labels"), (annotations, "annotations")):
         if not folder.is_dir():
@@ -82,9 +85,13 @@ def score_label_folder(predictions: Path, annotations: Path, classes: Path | Non
     known = {file.name for file in files}
     if unknown := sorted(file.name for file in predictions.glob("*.png") if file.name not in known):
         raise FormatError(f"{predictions} has {unknown[0]}, which {annotations} does not have; use the same pictures.")
+    there = [file for file in files if (predictions / file.name).is_file()]
+    if not there:
+        raise FormatError(f"{predictions} has no PNG named like one of {annotations}, such as {files[0].name}.")
     areas = []
-    for file in files:
-        truth, predicted = read_labels(file, n_classes), read_labels(predictions / file.name, n_classes)
+    for file in there:
+        truth = read_labels(file, n_classes)
+        predicted = read_labels(predictions / file.name, n_classes, predicted=True)
         if truth.shape != predicted.shape:
             raise FormatError(
                 f"{predictions / file.name} is {_size(predicted)} but {file} is {_size(truth)}; "
@@ -92,7 +99,8 @@ def score_label_folder(predictions: Path, annotations: Path, classes: Path | Non
             )
         areas.append(count_classes(predicted, truth, n_classes))
     names = {c.label: c.name.split(";")[0] for c in listed}
-    return score_areas([file.stem for file in files], areas, names)
+    scored = score_areas([file.stem for file in there], areas, names)
+    return replace(scored, counts={"not in the folder": len(files) - len(there)})
 
 
 def _of_picture(areas: ClassAreas) -> float:

@@ -103,6 +103,14 @@ class Task(Protocol):
         ...
 
 
+class ChoosesAnswers(Task, Protocol):
+    """A task that asks a model several times and lets a network choose: another network, another evaluation."""
+
+    def chosen_by(self) -> Mapping[str, str]:
+        """Return the hashes of the networks that choose, by name."""
+        ...
+
+
 def averaged(per_sample: PerSample, samples: Sequence[Sample], *, hits: bool = True) -> dict[str, Score]:
     """Return the mean of each value over its samples, resampling groups together.
 

@@ -195,7 +195,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
         FormatError: As ``read_box_results``.
     """
     found = read_box_results(path).items()
-    return {i: answer if isinstance(answer, str) else dict(zip(_CORNERS, answer, strict=True)) for i, answer in found}
+    return {i: dict(zip(_CORNERS, said, strict=True)) if isinstance(said, tuple) else said for i, said in found}
 
 
 def read_references(path: str | Path) -> list[Sample]:

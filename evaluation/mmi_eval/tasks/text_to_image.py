@@ -18,7 +18,7 @@ from PIL import Image
 from mmi_eval.formats.errors import FormatError
 from mmi_eval.metrics.intervals import Score
 from mmi_eval.model import Drawing, InterleavedModel
-from mmi_eval.networks import Need, Networks, check_networks, picture_text_matcher
+from mmi_eval.networks import Need, Networks, check_networks, matcher_hash, picture_text_matcher
 from mmi_eval.sample import Picture, Sample
 
 from .drawn_sets import DISTANCES, FEWEST, compare_sets, drawn_pictures, real_pictures
@@ -115,6 +115,15 @@ class TextToImage:
         if self.n_candidates > 1 or self.networks.clip is not None:
             needs.add("matcher")
         check_networks(self.networks, needs)
+
+    def chosen_by(self) -> dict[str, str]:
+        """Return the hash of the network that chooses among candidates, by name; nothing where there is one of each.
+
+        Raises:
+            FileNotFoundError: If the network is not there.
+            FormatError: If none is configured.
+        """
+        return {} if self.n_candidates == 1 or self.n_reranked == 0 else matcher_hash(self.networks)
 
     def samples(self) -> list[Sample]:
         """Read captions and real pictures.

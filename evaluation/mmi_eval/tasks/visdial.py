@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -109,7 +109,7 @@ class VisDial:
             rounds = list(zip(dialogs, last, strict=True))
         else:
             rounds = dense_rounds(dialogs, read_dense_annotations(self.dense))
-        return [self._sample(dialog, dense, tags) for dialog, dense in spread(rounds, self.n)]
+        return [self.sample(dialog, dense, tags) for dialog, dense in spread(rounds, self.n)]
 
     def answer(self, model: InterleavedModel, batch: Sequence[Sample]) -> list[dict[str, float]]:
         """Ask for the log-probability of each option, by its place among the options.
@@ -174,7 +174,12 @@ class VisDial:
         rows = [(s.meta["image_id"], s.meta["round_id"], order) for s, order in found if order is not None]
         write_ranks(path, [RankedRound(image_id, round_id, tuple(order)) for image_id, round_id, order in rows])
 
-    def _sample(self, dialog: Dialog, dense: DenseAnnotation, tags: Mapping[str, tuple[str, ...]]) -> Sample:
+    def sample(self, dialog: Dialog, dense: DenseAnnotation, tags: Mapping[str, tuple[str, ...]]) -> Sample:
+        """Return the question of an annotated round.
+
+        Raises:
+            FormatError: If the round has no options, or its history no answers.
+        """
         where = f"image_id {dialog.image_id} of {self.dialogs}"
         if not dialog.rounds or not dialog.rounds[dense.round_id - 1].options:
             raise FormatError(f"{where} has no options in round {dense.round_id}; use dialogs with answer_options.")
@@ -259,6 +264,9 @@ def read_results(path: str | Path) -> dict[str, dict[str, float]]:
 def score_results(path: str | Path, dialogs: str | Path, dense: str | Path) -> Scored:
     """Score a submission file; rounds it does not rank are left out and counted.
 
+    A submission may rank rounds without dense annotations too, as files for the validation server rank all ten of a
+    dialog: those count where the human answer is looked for (MRR, R@k, mean rank), as in the starter kit.
+
     Args:
         path: The submission.
         dialogs: Dialogs file of the split.
@@ -269,19 +277,38 @@ def score_results(path: str | Path, dialogs: str | Path, dense: str | Path) -> S
         FormatError: If one is malformed, or the submission ranks other rounds or another number of options.
     """
     task = VisDial(Path(dialogs), Path(dense), Path(dialogs).parent)
-    results, everything = read_results(path), task.samples()
-    known = {sample.id for sample in everything}
-    for sample_id in results:
-        if sample_id not in known:
-            raise FormatError(
-                f"{path} ranks round {sample_id} (image_id/round_id), which {dense} does not annotate; use the "
-                "annotations of the same split."
-            )
-    samples = [sample for sample in everything if sample.id in results]
+    results, annotated = read_results(path), task.samples()
+    others = _other_rounds(task, read_ranks(path), {sample.id for sample in annotated})
+    samples = [sample for sample in annotated if sample.id in results]
     if not samples:
         raise FormatError(f"{path} ranks no round of {dense}; check that it is the right file.")
-    scored = task.score(samples, [results[sample.id] for sample in samples])
-    return replace(scored, counts=scored.counts | {"not in the file": len(everything) - len(samples)})
+    asked = [*samples, *others]
+    scored = task.score(asked, [results[sample.id] for sample in asked])
+    irrelevant = scored.counts["rounds without a relevant option"] - len(others)
+    found = {"not in the file": len(annotated) - len(samples), "rounds without a relevant option": irrelevant}
+    notes = {"rounds without dense annotations": len(others)} if others else {}
+    return replace(scored, counts=scored.counts | found, notes=notes)
+
+
+def _other_rounds(task: VisDial, ranked: Sequence[RankedRound], annotated: Set[str]) -> list[Sample]:
+    """Return the ranked rounds without dense annotations; no option of theirs is known to be relevant.
+
+    Raises:
+        FormatError: If the dialogs do not hold such a round.
+    """
+    rows = [row for row in ranked if _sample_id(row) not in annotated]
+    dialogs = {dialog.image_id: dialog for dialog in read_visdial(task.dialogs)} if rows else {}
+    found = []
+    for row in rows:
+        dialog = dialogs.get(row.image_id)
+        if dialog is None or row.round_id > len(dialog.rounds) or not dialog.rounds[row.round_id - 1].options:
+            raise FormatError(
+                f"the submission ranks round {_sample_id(row)} (image_id/round_id), which {task.dialogs} does not "
+                "hold; use the dialogs of the same split."
+            )
+        relevance = (0.0,) * len(dialog.rounds[row.round_id - 1].options)
+        found.append(task.sample(dialog, DenseAnnotation(row.image_id, row.round_id, relevance), {}))
+    return found
 
 
 def _ranks(sample: Sample, answer: Any) -> list[int] | None:

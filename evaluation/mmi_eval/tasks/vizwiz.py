@@ -91,7 +91,11 @@ class VizWiz:
     def samples(self) -> list[Sample]:
         """Read the questions in file order."""
         tags = {} if self.tags is None else read_tags(self.tags)
-        return [self._sample(item, tags) for item in spread(read_vizwiz(self.questions), self.n)]
+        return [self._sample(item, tags) for item in spread(self.items(), self.n)]
+
+    def items(self) -> list[VizWizItem]:
+        """Read the questions as records."""
+        return read_vizwiz(self.questions)
 
     def answer(self, model: InterleavedModel, batch: Sequence[Sample]) -> list[str]:
         """Ask for short texts."""
@@ -122,7 +126,7 @@ class VizWiz:
         Raises:
             FormatError: If a question has no answer.
         """
-        images = {item.image: item.image for item in read_vizwiz(self.questions)}
+        images = {item.image: item.image for item in self.items()}
         write_vizwiz_results(
             path, answers_to_submit(path, images, samples, answers, ANSWER_EXTRACTIONS[self.extraction])
         )
