@@ -63,11 +63,13 @@ class Checkpoint:
         name: ``best``, ``last`` or ``step-N``.
         step: Optimizer steps done.
         sha256: Of the file of weights.
+        around: Hash of what else makes the model: the network's settings and its tokenizer.
     """
 
     name: str
     step: int
     sha256: str
+    around: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,10 @@ class Plan:
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits; where files lie and what checkpoint and entry are called does not count."""
-        counted = asdict(self) | {"settings": _without_paths(self.settings), "checkpoint": self.checkpoint.sha256}
+        counted = asdict(self) | {
+            "settings": _without_paths(self.settings),
+            "checkpoint": f"{self.checkpoint.sha256} {self.checkpoint.around}",
+        }
         counted.pop("label")
         if not self.chosen_by:
             counted.pop("chosen_by")
@@ -150,6 +155,7 @@ class Evaluation:
                 field(checkpoint, "name", str, str(path)),
                 field(checkpoint, "step", int, str(path)),
                 field(checkpoint, "sha256", str, str(path)),
+                optional_field(checkpoint, "around", str, str(path)) or "",
             ),
             optional_field(row, "limit", int, str(path)),
             field(row, "samples", str, str(path)),

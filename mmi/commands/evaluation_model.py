@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
 from mmi.checkpoints.run_folder import RunFolder, load_network
-from mmi.checkpoints.storage import MODEL, read_manifest
+from mmi.checkpoints.storage import MODEL, read_manifest, sha256
 from mmi.inference import Generator
 from mmi.models.build import build_network
 from mmi.models.image_sampling import ImageSampling
@@ -86,11 +89,20 @@ def find_checkpoint(run: Path, which: str) -> tuple[Path, Checkpoint]:
         ConfigError: If the folder is none of a run, or has no such checkpoint.
     """
     folder = RunFolder(run)
-    folder.read_config()
+    settings = folder.read_config()
     place = folder.find_checkpoint(which)
     manifest = read_manifest(place)
     name = place.name.removesuffix(".old")
-    return place, Checkpoint(name, manifest.step, manifest.files[MODEL])
+    return place, Checkpoint(name, manifest.step, manifest.files[MODEL], _around(folder, settings))
+
+
+def _around(folder: RunFolder, settings: Mapping[str, Any]) -> str:
+    """Hash what decides answers beside the weights: sizes and switches of the network, and the tokenizer."""
+    model = settings.get("model") or {}
+    digest = hashlib.sha256(json.dumps([model.get("network"), model.get("compat")], sort_keys=True).encode())
+    for file in sorted(folder.tokenizer.glob("*")):
+        digest.update(f"{file.name} {sha256(file)} ".encode())
+    return digest.hexdigest()[:16]
 
 
 def load_model(run: Path, checkpoint: Path, condition: Condition, device: str) -> EvaluatedModel:

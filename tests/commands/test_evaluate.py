@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from tiny_run import write_tiny_run
 from toy_benchmarks import N
 
@@ -296,6 +297,22 @@ def test_the_untrained_network_keeps_what_is_never_trained(folder):
     assert kept.equal(first)
     changed = [not a.equal(b) for a, b in zip(fresh.parameters(), network.parameters(), strict=True)]
     assert any(changed)
+
+
+def test_another_tokenizer_or_setting_is_another_model(folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(folder / "runs" / "toy", run)
+    known = find_checkpoint(run, "last")[1]
+    assert known == find_checkpoint(folder / "runs" / "toy", "last")[1]
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("trainer:", "trainer: # longer", 1))
+    assert find_checkpoint(run, "last")[1] == known
+    next((run / "tokenizer").iterdir()).write_text("{}")
+    changed = find_checkpoint(run, "last")[1]
+    assert (changed.sha256, changed.around != known.around) == (known.sha256, True)
+    tree = yaml.safe_load(config.read_text())
+    config.write_text(yaml.safe_dump({**tree, "model": {**tree["model"], "compat": "official"}}))
+    assert find_checkpoint(run, "last")[1].around not in (known.around, changed.around)
 
 
 def test_the_model_has_all_four_abilities(folder):

@@ -274,7 +274,8 @@ def test_a_folder_of_scores_alone_is_a_run(tmp_path):
 def test_splits_of_one_benchmark_stand_together_and_are_named(tmp_path):
     (tmp_path / "config.yaml").write_text("schema_version: 1\nrun: {name: bare}\n", encoding="utf-8")
     for label, split in (("refcoco_val", "val"), ("refcoco_plus_val", "val"), ("refcoco", "testB")):
-        write_evaluation(tmp_path, "refcoco", {"accuracy": 0.5}, split=split, label=label)
+        named = {"dataset": label}
+        write_evaluation(tmp_path, "refcoco", {"accuracy": 0.5}, split=split, settings=named, label=label)
     said = [task_sentence(result) for result in read_run(tmp_path).evaluations]
     assert [str(getattr(one, "text", one)).partition(",")[0] for one in said] == [
         "RefCOCO testB",
