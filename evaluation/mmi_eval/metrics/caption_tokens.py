@@ -31,7 +31,7 @@ PUNCTUATION = frozenset({"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--
 PTB_JAR = ToolkitJar(
     'the caption protocol "ptb"',
     "tokenizer/stanford-corenlp-3.4.1.jar",
-    'score with the protocol "java-free", which needs neither',
+    'score with the protocol "java-free", which needs neither (tokens: java-free, or --tokens java-free)',
 )
 
 

@@ -17,7 +17,7 @@ from .caption_tokens import CaptionCorpus, Tokens
 from .intervals import Score, bootstrap_score
 from .toolkit_jars import CaptionToolError, ToolkitJar
 
-METEOR_JAR = ToolkitJar("METEOR", "meteor/meteor-1.5.jar", "leave it out (meteor: false)")
+METEOR_JAR = ToolkitJar("METEOR", "meteor/meteor-1.5.jar", "leave it out (meteor: false, or --without-meteor)")
 
 STATISTICS = 23
 """Tokens and function words of both sides; matches of content and function words on both sides by each of the four

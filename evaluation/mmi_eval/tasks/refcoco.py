@@ -268,9 +268,9 @@ def _references(refs: Path, instances: Path, split: str) -> tuple[Reference, ...
     return _read_once(refs, instances, split, _stamp(refs), _stamp(instances))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)
 def _read_once(refs: Path, instances: Path, split: str, *_stamps: tuple[int, int] | None) -> tuple[Reference, ...]:
-    # A split and the training split: an evaluation asks for both several times, and reading takes seconds.
+    # Every split and its training split: evaluations and reports ask for them several times, and reading takes seconds.
     return tuple(read_refcoco(refs, instances, split))
 
 
