@@ -149,7 +149,8 @@ def test_without_java_or_the_package_meteor_is_one_sentence(monkeypatch):
     ):
         meteor(corpus)
     monkeypatch.setattr("mmi_eval.metrics.toolkit_jars.shutil.which", lambda name: None)
-    with pytest.raises(CaptionToolError, match=r"^METEOR needs Java; install it, or leave it out \(meteor: false\)\.$"):
+    sentence = r"^METEOR needs Java; install it, or leave it out \(meteor: false, or --without-meteor\)\.$"
+    with pytest.raises(CaptionToolError, match=sentence):
         meteor_score(corpus)
 
 
