@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from mmi_eval.metrics.intervals import Score
 from mmi_eval.results import Evaluation, paired_differences
 from mmi_eval.submissions import FILE_NAME
 
@@ -54,7 +55,7 @@ def print_scores(scores: Sequence[Record], *, breakdown: bool = False, exact: bo
                 *([] if exact else [score["condition_label"] if first else ""]),
                 f"{name} (lower is better)" if name in score["lower_is_better"] else name,
                 written(value["value"], unit, exact=exact),
-                f"{written(value['low'], unit, exact=exact)} to {written(value['high'], unit, exact=exact)}",
+                _interval(Score(**value), unit, exact=exact),
                 str(value["n"]),
                 *([_beside(score, name, unit)] if has_beside else []),
                 end_section=number == len(shown) - 1,
@@ -142,10 +143,10 @@ def print_changes(evaluations: Sequence[Evaluation]) -> None:
         found = paired_differences(evaluation, against)
         headline, units = evaluation.score["headline"], evaluation.score["units"]
         for value, difference in sorted(found.items(), key=lambda item: item[0] != headline):
-            significant = difference.low > 0 or difference.high < 0
+            significant = difference.excludes_zero
             if value == headline or (significant and ", " not in value):
                 unit = units.get(value, "raw")
-                interval = f"{written(difference.low, unit)} to {written(difference.high, unit)}"
+                interval = _interval(difference, unit)
                 limited = "" if evaluation.plan.limit is None else " LIMITED"
                 row = (evaluation.plan.label + limited, evaluation.plan.condition.label, value)
                 table.add_row(*row, written(difference.value, unit), interval, str(difference.n))
@@ -177,6 +178,12 @@ def _shown(score: Record, breakdown: bool, exact: bool) -> list[tuple[str, Mappi
     return [(n, v) for n, v in values if n == score["headline"] or not ("/" in n or (", " in n and not exact))]
 
 
+def _interval(score: Score, unit: str, *, exact: bool = False) -> str:
+    if not score.has_interval:
+        return "too few"
+    return f"{written(score.low, unit, exact=exact)} to {written(score.high, unit, exact=exact)}"
+
+
 def _beside(score: Record, name: str, unit: str) -> str:
     """Return what stands beside a value: its baselines, and comparisons within the task."""
     parts = [
@@ -186,8 +193,7 @@ def _beside(score: Record, name: str, unit: str) -> str:
     ]
     for comparison, difference in score["comparisons"].items():
         if comparison.startswith(f"{name} - ") or comparison.endswith(f" - {name}"):
-            interval = f"{written(difference['low'], unit)} to {written(difference['high'], unit)}"
-            parts.append(f"{comparison}: {written(difference['value'], unit)} ({interval})")
+            parts.append(f"{comparison}: {written(difference['value'], unit)} ({_interval(Score(**difference), unit)})")
     return "; ".join(parts)
 
 

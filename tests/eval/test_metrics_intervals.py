@@ -112,3 +112,11 @@ def test_wrong_input_is_one_sentence(call, said):
     with pytest.raises(ValueError, match=said) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_a_few_samples_alike_have_no_interval_and_show_no_difference() -> None:
+    assert not mean_score([1.0] * 4).has_interval
+    assert not paired_mean_difference([1.0] * 4, [0.0] * 4).excludes_zero
+    assert paired_mean_difference([1.0] * 40, [0.0] * 40).excludes_zero
+    assert mean_score([0.0, 1.0, 1.0]).has_interval
+    assert not paired_mean_difference([1.0, 0.0] * 20, [0.0, 1.0] * 20).excludes_zero

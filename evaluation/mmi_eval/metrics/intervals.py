@@ -22,6 +22,8 @@ Indices = NDArray[np.int64]
 Statistic = Callable[[Indices], float]
 """A score of the samples with these indices; an index may occur several times."""
 
+FEWEST_ALIKE = 20
+"""Samples that have to score the same before an interval of no width means something."""
 _CHUNK = 4_000_000
 
 
@@ -40,6 +42,18 @@ class Score:
     low: float
     high: float
     n: int
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether the interval says anything: resampling a few samples that all score the same cannot tell how far off
+        they are.
+        """
+        return self.low < self.high or self.n >= FEWEST_ALIKE
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether a difference is shown not to be 0."""
+        return self.has_interval and (self.low > 0 or self.high < 0)
 
     def record(self) -> dict[str, float | int]:
         """Return ``{"value", "low", "high", "n"}`` as ``score.json`` holds it."""

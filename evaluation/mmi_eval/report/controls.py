@@ -80,7 +80,7 @@ def _within(result: Result) -> Markup:
         return fragment()
     rows: list[list[Content]] = []
     for name, difference in result.comparisons.items():
-        excludes = "interval excludes 0" if difference.low > 0 or difference.high < 0 else "no difference shown"
+        excludes = "interval excludes 0" if difference.excludes_zero else "no difference shown"
         rows.append(
             [name.replace("_", " "), signed(difference, _is_percent(result, name)), f"{difference.n:,}", excludes]
         )

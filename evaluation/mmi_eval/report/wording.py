@@ -101,7 +101,11 @@ def interval(score: Score, percent: bool) -> str:
     Example:
         >>> interval(Score(0.541, 0.51, 0.572, 300), True)
         '54.1 [51.0, 57.2]'
+        >>> interval(Score(0.5, 0.5, 0.5, 3), True)
+        '50.0 [too few]'
     """
+    if not score.has_interval:
+        return f"{number(score.value, percent)} [too few]"
     return f"{number(score.value, percent)} [{number(score.low, percent)}, {number(score.high, percent)}]"
 
 
@@ -112,12 +116,16 @@ def signed(score: Score, percent: bool) -> str:
         >>> signed(Score(0.331, 0.29, 0.37, 300), True), signed(Score(-0.02, -0.05, 0.01, 300), True)
         ('+33.1 [+29.0, +37.0]', '-2.0 [-5.0, +1.0]')
     """
+    if not score.has_interval:
+        return f"{'+' if score.value > 0 else ''}{number(score.value, percent)} [too few]"
     value, low, high = (("+" if x > 0 else "") + number(x, percent) for x in (score.value, score.low, score.high))
     return f"{value} [{low}, {high}]"
 
 
 def standing_of(difference: Score, *, lower_is_better: bool) -> Standing:
     """Say whether a difference is one for the better, for the worse, or not shown."""
+    if not difference.has_interval:
+        return "open"
     if difference.low > 0:
         return "worse" if lower_is_better else "better"
     if difference.high < 0:
