@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,7 +20,8 @@ _DESCRIPTION = """\
 Make training batches and count documents, pictures and tokens a second, for each process that decodes. The ratio
 compares the whole path (reading, tokenizing, packing, decoding, collating, handing over) with opening, decoding and
 resizing the same pictures in as many processes and nothing else, in turns in one run; 1 would be a path that costs
-nothing. With --config the training data of a run is measured, otherwise drawn JPEGs with captions."""
+nothing. The main process plans and takes batches over: it wants a core beside those of the workers, so by default there
+is one worker fewer than cores. With --config the training data of a run is measured, otherwise drawn JPEGs with captions."""
 _EXAMPLE = """\
 mmi bench data
 mmi bench data --workers 0,2,4 --seconds 30 --json
@@ -30,7 +32,8 @@ def bench_data(argv: Sequence[str]) -> int:
     """Measure and print a table."""
     parser = Arguments("bench data", _DESCRIPTION, _EXAMPLE, takes_configs=True)
     add = parser.add_argument
-    add("--workers", default="0,2", metavar="LIST", help="numbers of processes to measure (0,2)")
+    usual = f"0,{most_workers()}"
+    add("--workers", default=usual, metavar="LIST", help=f"numbers of processes to measure ({usual})")
     add("--seconds", type=float, default=20.0, metavar="S", help="about how long to measure each of them (20)")
     add("--pictures", type=int, default=400, metavar="N", help="JPEGs to draw where no config is given (400)")
     add("--size", type=int, default=384, metavar="PIXELS", help="longer side of the drawn JPEGs (384)")
@@ -48,6 +51,12 @@ def bench_data(argv: Sequence[str]) -> int:
     else:
         print(_table(results))
     return DONE
+
+
+def most_workers() -> int:
+    """Return how many processes can decode with a core left for the main one; at least 1."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, usable - 1)
 
 
 def run_bench_data(settings: dict[str, Any], workers: Sequence[int], *, seconds: float) -> list[Throughput]:
