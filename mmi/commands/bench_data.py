@@ -21,7 +21,8 @@ Make training batches and count documents, pictures and tokens a second, for eac
 compares the whole path (reading, tokenizing, packing, decoding, collating, handing over) with opening, decoding and
 resizing the same pictures in as many processes and nothing else, in turns in one run; 1 would be a path that costs
 nothing. The main process plans and takes batches over: it wants a core beside those of the workers, so by default there
-is one worker fewer than cores. With --config the training data of a run is measured, otherwise drawn JPEGs with captions."""
+is one worker fewer than cores. With --config the training data of a run is measured, otherwise drawn JPEGs with
+captions."""
 _EXAMPLE = """\
 mmi bench data
 mmi bench data --workers 0,2,4 --seconds 30 --json
