@@ -7,6 +7,7 @@ predictions beside a score is the list of drawn and of real pictures.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,7 +46,7 @@ class Captioned:
 
 
 @dataclass(frozen=True)
-class TextToImage:
+class TextToImage(ABC):
     """Settings of such a benchmark; which captions it takes is up to it (``captioned``).
 
     Args:
@@ -100,9 +101,9 @@ class TextToImage:
         among = "all" if self.n_reranked is None else f"the first {self.n_reranked}"
         return f"{headline}, best of {self.n_candidates} for {among}"
 
+    @abstractmethod
     def captioned(self) -> list[Captioned]:
         """Return everything that can be drawn from, in order; the first ``n`` are."""
-        raise NotImplementedError
 
     def check(self) -> None:
         """Look for the judging networks.
