@@ -22,7 +22,8 @@ install: $(STAMP)  ## .venv with the tested versions
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=python3.12")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) (the first time: minutes and about 6 GB)"
+	@test -f $(STAMP) || df -Pk . | awk 'NR == 2 && $$4 < 10000000 { printf "%d GB are free here; installing needs 10 GB, of which 7 stay in use: make room, or set VENV=/another/disk/venv\n", $$4 / 1000000; exit 1 }'
+	@echo "installing into $(VENV) (the first time: minutes and about 7 GB)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
 	@touch $(STAMP)
 
