@@ -25,6 +25,7 @@ from mmi.data.sources import SourceConfig
 from mmi.data.sources.places import is_url
 from mmi.data.stream_state import own_position
 from mmi.data.streaming import ShardReader
+from mmi.data.whole_steps import WholeSteps
 from mmi.tokens import Tokenizer
 
 
@@ -124,6 +125,7 @@ class InterleavedDataModule(LightningDataModule):
         for split, configs in self._configs.items():
             for name, config in configs.items():
                 _check_paths(f"data.{split}.{name}", config)
+                _check_views(f"data.{split}.{name}", config, crop, augments=split == "train")
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -164,13 +166,14 @@ class InterleavedDataModule(LightningDataModule):
                 rank_zero_info(f"{key}: {opened[name].told} ({config.format}{share})")
             self._opened[split] = opened
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> BatchLoader | WholeSteps:
         """Return the endless training stream; each iteration goes on where the last one was consumed."""
         if not self._configs["train"]:
             raise ConfigError(
                 "data.train names no source with a weight above 0; add one by data.train.NAME.format and .path."
             )
-        return self.loader(self.training_plans)
+        loader = self.loader(self.training_plans)
+        return loader if self.trainer is None else WholeSteps(loader, self.trainer)
 
     def val_dataloader(self) -> BatchLoader | list[BatchLoader]:
         """Return the evaluation stream: every document once, in file order."""
@@ -305,6 +308,17 @@ class InterleavedDataModule(LightningDataModule):
         if split not in self._opened:
             self.setup("fit" if split == "train" else "validate")
         return self._opened[split]
+
+
+def _check_views(key: str, config: SourceConfig, crop: Crop, *, augments: bool) -> None:
+    """Refuse pictures that are not those that the texts of a source speak of."""
+    if config.rules.boxes and crop != "resize":
+        raise ConfigError(
+            f"{key} has boxes in numbers of the whole picture, of which data.crop={crop} cuts parts off; set data.crop "
+            "to resize."
+        )
+    if config.augment is not None and config.augment.active and not augments:
+        raise ConfigError(f"{key}.augment is set, but pictures are evaluated as they are; drop it.")
 
 
 def _check_paths(key: str, config: SourceConfig) -> None:

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from mmi.data.geometry import AS_IT_IS, Geometry
+from mmi_eval.formats.boxes import Box
+
 
 @dataclass(frozen=True)
 class TextItem:
@@ -15,11 +18,14 @@ class TextItem:
         text: Written as it is.
         loss: Whether its tokens are learned.
         closes: Whether ``</s>`` follows, learned as the text is: an answer is over, the document may go on.
+        boxes: The boxes it names in words of numbers, in the order they are written, as shares of the picture; where
+            the picture is cut or mirrored they are written anew.
     """
 
     text: str
     loss: bool = True
     closes: bool = False
+    boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,12 +37,17 @@ class ImageItem:
         uri: Where it comes from, for messages and provenance.
         size: ``(height, width)`` in pixels where known without reading.
         loss: Whether drawing it is learned.
+        geometry: Which part is shown, and whether mirrored, in both views.
+        target_geometry: That of the view that is drawn, where it is another; only the official system's mistakes have
+            that (D4, D13).
     """
 
     open: Callable[[], BinaryIO]
     uri: str
     size: tuple[int, int] | None = None
     loss: bool = True
+    geometry: Geometry = AS_IT_IS
+    target_geometry: Geometry | None = None
 
 
 @dataclass(frozen=True)

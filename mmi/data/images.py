@@ -18,6 +18,8 @@ from PIL import Image, ImageFile, ImageOps
 from torch import Tensor
 
 from mmi.data.document import ImageItem
+from mmi.data.geometry import Geometry
+from mmi_eval.formats.boxes import Box
 
 Crop = Literal["center", "resize"]
 MAX_PIXELS = 89_478_485
@@ -32,12 +34,12 @@ class ImageError(ValueError):
 
 
 def open_rgb(item: ImageItem) -> Image.Image:
-    """Decode a picture completely.
+    """Decode a picture completely: the part that is shown, mirrored where it says so.
 
     Raises:
         ImageError: If it can't be read, is truncated, or is too large; names the file.
     """
-    image = decode(item).image
+    image = item.geometry.turned(item.geometry.cut(decode(item).image))
     # A plain picture, without the file it came from.
     return image.copy() if isinstance(image, ImageFile.ImageFile) else image
 
@@ -56,7 +58,7 @@ class DecodedPicture:
 
 
 def decode(item: ImageItem) -> DecodedPicture:
-    """Decode a picture completely and say what was unusual about it.
+    """Decode a picture completely, whatever part of it is shown, and say what was unusual about it.
 
     Raises:
         ImageError: If it can't be read, is truncated, or is too large; names the file.
@@ -178,9 +180,21 @@ def center_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def square_resize(image: Image.Image, size: int) -> Image.Image:
-    """Scale to a square bicubically, whatever the sides were."""
-    return image.resize((size, size), Image.Resampling.BICUBIC)
+def square_resize(image: Image.Image, size: int, part: Box | None = None) -> Image.Image:
+    """Scale to a square bicubically, whatever the sides were.
+
+    Args:
+        image: A picture in RGB.
+        size: Side of the square in pixels.
+        part: x1, y1, x2, y2 in pixels of what to scale, which may fall between pixels, so that boxes in it are exact;
+            ``None`` is all.
+    """
+    return image.resize((size, size), Image.Resampling.BICUBIC, part)
+
+
+def to_square(image: Image.Image, size: int, crop: Crop) -> Image.Image:
+    """Make a picture square in the way that ``data.crop`` names."""
+    return center_crop(image, size) if crop == "center" else square_resize(image, size)
 
 
 def to_pixels(image: Image.Image) -> Tensor:
@@ -197,6 +211,9 @@ class ImageViews:
         target_size: Side of the view that is drawn; ``None`` where nothing is drawn.
         crop: ``center`` cuts out the middle, ``resize`` squeezes the whole picture into a square. Both views show the
             same part.
+
+    What a picture's ``geometry`` leaves of it takes the place of the whole; a view is mirrored when it is made, so that
+    it is the mirror image of the unmirrored view to the last bit.
     """
 
     image_size: int
@@ -239,23 +256,23 @@ class ImageViews:
             ImageError: If the picture can't be used; names the file.
         """
         decoded = decode(item)
-        picture = decoded.image
-        long, short = max(picture.size), min(picture.size)
-        largest = max(self.image_size, self.target_size or 0)
-        if self.crop == "center" and long * largest**2 > MAX_PIXELS * short:
-            raise ImageError(
-                f"picture {item.uri} is {picture.width}x{picture.height}, too long and thin to cut a square."
-            )
-        _fill(image, self._view(picture, self.image_size))
+        _fill(image, self._view(decoded.image, self.image_size, item.geometry, item.uri))
         if target is not None and self.target_size is not None:
-            if self.target_size == self.image_size:
+            geometry = item.target_geometry or item.geometry
+            if self.target_size == self.image_size and geometry == item.geometry:
                 target.copy_(image)
             else:
-                _fill(target, self._view(picture, self.target_size))
+                _fill(target, self._view(decoded.image, self.target_size, geometry, item.uri))
         return decoded.conversions
 
-    def _view(self, image: Image.Image, size: int) -> Image.Image:
-        return center_crop(image, size) if self.crop == "center" else square_resize(image, size)
+    def _view(self, image: Image.Image, size: int, geometry: Geometry, uri: str) -> Image.Image:
+        if self.crop == "resize":
+            return geometry.turned(square_resize(image, size, geometry.pixels(image.size)))
+        part = geometry.cut(image)
+        long, short = max(part.size), min(part.size)
+        if long * max(self.image_size, self.target_size or 0) ** 2 > MAX_PIXELS * short:
+            raise ImageError(f"picture {uri} is {part.width}x{part.height}, too long and thin to cut a square.")
+        return geometry.turned(center_crop(part, size))
 
 
 def _fill(out: Tensor, image: Image.Image) -> None:

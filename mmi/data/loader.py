@@ -19,6 +19,7 @@ from mmi.batch import InterleavedBatch
 from mmi.data.collate import Collator, private_pixels
 from mmi.data.plan import BatchPlan
 from mmi.data.skips import SkipLog, SkipRecord
+from mmi.data.waiting import Waits
 
 _PREFETCHED = 2
 """Batches that a worker is given ahead of need."""
@@ -30,11 +31,12 @@ PlanFactory = Callable[[], Iterator[BatchPlan]]
 class _PlanSampler(Sampler[BatchPlan]):
     """Give the loader plans where others give indices."""
 
-    def __init__(self, plans: PlanFactory) -> None:
-        self._plans = plans
+    def __init__(self, plans: PlanFactory, waits: Waits) -> None:
+        self._plans, self._waits = plans, waits
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        return self._plans()
+        self._waits.began()
+        return map(self._waits.planned, self._plans())
 
 
 class _Place(NamedTuple):
@@ -199,16 +201,18 @@ class BatchLoader:
         if not _has_room(n_loaders * num_workers * _TURNS * n_bytes):
             n_bytes = 0
         self._shared = [_SharedPixels(n_bytes) for _ in range(num_workers)]
+        self.waits = Waits()
         self._loader = DataLoader(
             _PlannedBatches(collator, self._shared),
             batch_size=None,
-            sampler=_PlanSampler(plans),
+            sampler=_PlanSampler(plans, self.waits),
             collate_fn=_as_is,
             num_workers=num_workers,
             prefetch_factor=_PREFETCHED if num_workers else None,
             persistent_workers=num_workers > 0,
             worker_init_fn=_prepare_worker,
         )
+        self.waits.of(self._loader)
 
     def __iter__(self) -> Iterator[InterleavedBatch]:
         """Begin where the stream stands now; only one iteration at a time, since all use the same workers.
@@ -218,7 +222,15 @@ class BatchLoader:
         """
         self._n_iterations += 1
         number = self._n_iterations
-        for batch, skipped, n_read in self._loader:
+        with self.waits.waiting():
+            made = iter(self._loader)
+        while True:
+            with self.waits.waiting():
+                found = next(made, None)
+            if found is None:
+                return
+            self.waits.received()
+            batch, skipped, n_read = found
             self._log.add(skipped, n_read)
             received = batch.opened(self._shared) if isinstance(batch, _Parcel) else batch
             yield received.pin_memory() if torch.cuda.is_available() else received

@@ -15,7 +15,7 @@ from mmi.data.document import Document
 from mmi.data.pack import RowCut
 from mmi.data.reading import problems_of
 from mmi.data.skips import BROKEN_SHARD, SkipRecord
-from mmi.data.sources import SOURCES, EmptySourceError, Source, SourceConfig, fetched, open_source
+from mmi.data.sources import EmptySourceError, Source, SourceConfig, build_source, fetched, open_source
 from mmi.data.sources.places import is_url
 from mmi_eval.formats import mmc4, obelics, pair_lines
 from mmi_eval.formats.errors import FormatError
@@ -107,7 +107,7 @@ class FileShards:
         """Open a shard; its documents are named as they would be among all shards."""
         file = self._files[shard]
         config = fetched(replace(self._config, path=file, streaming=False), f"source {self.name}")
-        source = SOURCES[self._config.format](self.name, config, self._seed)
+        source = build_source(self.name, config, self._seed)
         stem, name = self._stem(Path(file)), self._names[shard]
         return source if stem == name else _Renamed(source, stem, name)
 

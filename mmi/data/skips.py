@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -173,6 +174,11 @@ class SkipLog:
     def _flush(self) -> None:
         if self._path is None or not self._waiting:
             return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write("".join(line + "\n" for line in self._waiting))
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write("".join(line + "\n" for line in self._waiting))
+        except OSError as error:
+            # What it says is not worth a run; lines wait for the next time.
+            warnings.warn(f"{self._path} cannot be written ({error.strerror or error}).", stacklevel=2)
+            return
         self._waiting.clear()

@@ -114,7 +114,9 @@ def test_a_nested_filter_can_be_set_and_taken_away_on_the_command_line() -> None
     assert other.format == "pair_jsonl"
 
 
-@pytest.mark.parametrize("name", ["sft_grounding", "sft_ade20k", "sft_vist", "sft_pororo", "sft_flintstones"])
+@pytest.mark.parametrize(
+    "name", ["sft_grounding", "sft_ade20k", "sft_vist", "sft_pororo", "sft_flintstones", "sft_joint_stories"]
+)
 def test_generation_and_grounding_presets_read_the_micro_world(name: str, microworld: Path, tmp_path: Path) -> None:
     shutil.copytree(microworld, tmp_path / "data")
     for key, config in sources(name, f"paths.data={tmp_path / 'data'}").items():

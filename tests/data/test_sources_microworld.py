@@ -218,6 +218,7 @@ def test_all_sources_together_make_batches_with_something_to_learn(microworld: P
         target_size=16,
         tokens_per_image=4,
         buffer=4,
+        crop="resize",
     )
     seen: set[str] = set()
     for _, batch in zip(range(60), data.train_dataloader(), strict=False):

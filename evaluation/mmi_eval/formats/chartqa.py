@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import FormatError, as_object, field, load_json, write_json
-from .picture_questions import PictureQuestion, answer_texts, rest_of
+from .errors import field, write_json
+from .picture_questions import PictureQuestion, answer_texts, listed_rows, only_answer, rest_of
 
 PICTURES = "png"
 """Folder of the pictures beside the files."""
@@ -25,13 +25,9 @@ def read_chartqa(path: str | Path) -> list[PictureQuestion]:
         FileNotFoundError: If the file is not there.
         FormatError: If it is malformed.
     """
-    content = load_json(path, "a ChartQA file such as train_human.json")
-    if not isinstance(content, list):
-        raise FormatError(f"{path} holds no list; expected a list of imgname, query and label.")
     questions = []
-    for number, value in enumerate(content):
-        where = f"{path}, entry {number}"
-        row = as_object(value, where)
+    rows = listed_rows(path, "a ChartQA file such as train_human.json", "imgname, query and label")
+    for number, (where, row) in enumerate(rows):
         image, text = field(row, "imgname", str, where), field(row, "query", str, where)
         answers = answer_texts(row, "label", where)
         questions.append(PictureQuestion(str(number), f"{PICTURES}/{image}", text, answers, rest_of(row, _KEYS)))
@@ -46,9 +42,7 @@ def write_chartqa(path: str | Path, questions: Iterable[PictureQuestion]) -> int
     """
     rows = []
     for question in questions:
-        if len(question.answers) != 1:
-            raise ValueError(f"question {question.question_id} has {len(question.answers)} answers; expected one.")
         name = question.image.removeprefix(f"{PICTURES}/")
-        rows.append({**question.about, "imgname": name, "query": question.question, "label": question.answers[0]})
+        rows.append({**question.about, "imgname": name, "query": question.question, "label": only_answer(question)})
     write_json(path, rows)
     return len(rows)

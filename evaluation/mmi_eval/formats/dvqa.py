@@ -10,8 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import FormatError, as_object, field, load_json, write_json
-from .picture_questions import PictureQuestion, answer_texts, refuse_repeated_ids, rest_of
+from .errors import field, write_json
+from .picture_questions import (
+    PictureQuestion,
+    answer_texts,
+    listed_rows,
+    only_answer,
+    refuse_repeated_ids,
+    rest_of,
+)
 
 _KEYS = ("image", "question", "answer", "question_id")
 
@@ -23,13 +30,8 @@ def read_dvqa(path: str | Path) -> list[PictureQuestion]:
         FileNotFoundError: If the file is not there.
         FormatError: If it is malformed, or an id repeats.
     """
-    content = load_json(path, "a DVQA file such as train_qa.json")
-    if not isinstance(content, list):
-        raise FormatError(f"{path} holds no list; expected a list of image, question and answer.")
     questions = []
-    for number, value in enumerate(content):
-        where = f"{path}, entry {number}"
-        row = as_object(value, where)
+    for where, row in listed_rows(path, "a DVQA file such as train_qa.json", "image, question and answer"):
         question_id = str(field(row, "question_id", (int, str), where))
         image, text = field(row, "image", str, where), field(row, "question", str, where)
         answers = answer_texts(row, "answer", where)
@@ -46,9 +48,7 @@ def write_dvqa(path: str | Path, questions: Iterable[PictureQuestion]) -> int:
     """
     rows = []
     for question in questions:
-        if len(question.answers) != 1:
-            raise ValueError(f"question {question.question_id} has {len(question.answers)} answers; expected one.")
-        row = {"image": question.image, "question": question.question, "answer": question.answers[0]}
+        row = {"image": question.image, "question": question.question, "answer": only_answer(question)}
         rows.append({**question.about, **row, "question_id": int(question.question_id)})
     write_json(path, rows)
     return len(rows)

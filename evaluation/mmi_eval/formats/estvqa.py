@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from .errors import FormatError, as_object, field, load_json, optional_field, write_json
-from .picture_questions import PictureQuestion, answer_texts, refuse_repeated_ids, rest_of
+from .errors import as_object, field, optional_field, write_json
+from .picture_questions import PictureQuestion, answer_texts, listed_rows, refuse_repeated_ids, rest_of
 
 _KEYS = ("question", "answer")
 
@@ -24,13 +24,8 @@ def read_estvqa(path: str | Path) -> list[PictureQuestion]:
         FileNotFoundError: If the file is not there.
         FormatError: If it is malformed, or an id repeats.
     """
-    content = load_json(path, "an EST-VQA file")
-    if not isinstance(content, list):
-        raise FormatError(f"{path} holds no list; expected a list of image and annotation.")
     questions = []
-    for number, value in enumerate(content):
-        where = f"{path}, entry {number}"
-        row = as_object(value, where)
+    for number, (where, row) in enumerate(listed_rows(path, "an EST-VQA file", "image and annotation")):
         image = field(row, "image", str, where)
         for place, inner in enumerate(field(row, "annotation", list, where)):
             there = f"{where}, annotation {place}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
+from pathlib import Path
 from typing import Any
 
-from .errors import FormatError, field, text_list
+from .errors import FormatError, as_object, field, load_json, text_list
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,37 @@ def answer_texts(row: Mapping[str, Any], key: str, where: str) -> tuple[str, ...
     if isinstance(value, list):
         return text_list(value, f'{where}: "{key}"')
     return (value if isinstance(value, str) else str(value),)
+
+
+def listed_rows(path: str | Path, what: str, keys: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield where a row of a JSON list stands, for messages, and the row.
+
+    Args:
+        path: The file.
+        what: Which file it should be, for messages.
+        keys: What a row holds, for messages.
+
+    Raises:
+        FileNotFoundError: If the file is not there.
+        FormatError: If it holds no list of objects.
+    """
+    content = load_json(path, what)
+    if not isinstance(content, list):
+        raise FormatError(f"{path} holds no list; expected a list of {keys}.")
+    for number, value in enumerate(content):
+        where = f"{path}, entry {number}"
+        yield where, as_object(value, where)
+
+
+def only_answer(question: PictureQuestion) -> str:
+    """Return the answer of a question in a layout that has room for one.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    if len(question.answers) != 1:
+        raise ValueError(f"question {question.question_id} has {len(question.answers)} answers; expected one.")
+    return question.answers[0]
 
 
 def rest_of(row: Mapping[str, Any], used: Iterable[str]) -> dict[str, Any]:

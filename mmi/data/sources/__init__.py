@@ -8,6 +8,7 @@ from dataclasses import replace
 from mmi.config import ConfigError
 from mmi.data.skips import NO_FILE, SkipError, SkipRecord, counted
 from mmi.data.sources.ade20k import Ade20kSource
+from mmi.data.sources.augmented import AugmentedSource
 from mmi.data.sources.captions import CaptionSource
 from mmi.data.sources.config import Format, Source, SourceConfig
 from mmi.data.sources.conversations import ConversationSource
@@ -19,7 +20,7 @@ from mmi.data.sources.places import is_url, local_files
 from mmi.data.sources.questions import QuestionSource
 from mmi.data.sources.stories import StorySource
 
-__all__ = ["SOURCES", "EmptySourceError", "Source", "SourceConfig", "fetched", "open_source"]
+__all__ = ["SOURCES", "EmptySourceError", "Source", "SourceConfig", "build_source", "fetched", "open_source"]
 
 SOURCES: Mapping[Format, Callable[[str, SourceConfig, int], Source]] = {
     "mmc4": MMC4Source,
@@ -60,6 +61,25 @@ class EmptySourceError(ConfigError):
     """Say in one sentence which source gives no document at all, why, and what to do."""
 
 
+def build_source(name: str, config: SourceConfig, seed: int) -> Source:
+    """Open a source whose files are on this machine, without trying a record.
+
+    Args:
+        name: Name in the mixture.
+        config: Paths and rules.
+        seed: Decides every random choice of its documents.
+
+    Raises:
+        FileNotFoundError: If the path does not exist.
+        FormatError: If a file is not what its format says.
+        ConfigError: If the format needs a setting that is not there.
+    """
+    source = SOURCES[config.format](name, config, seed)
+    if config.augment is None or not config.augment.active:
+        return source
+    return AugmentedSource(source, config.augment, seed, height_axis=config.format == "ade20k")
+
+
 def open_source(name: str, config: SourceConfig, seed: int, *, where: str) -> Source:
     """Open a source and try a few records, so that a wrong folder is noticed before training.
 
@@ -75,7 +95,7 @@ def open_source(name: str, config: SourceConfig, seed: int, *, where: str) -> So
         ConfigError: If the format needs a setting that is not there.
         EmptySourceError: If the source holds no records.
     """
-    source = SOURCES[config.format](name, fetched(config, where), seed)
+    source = build_source(name, fetched(config, where), seed)
     if len(source) == 0:
         raise EmptySourceError(f"{where}.path holds no records{_broken(source)}; check {', '.join(config.paths)}.")
     n_tried = min(_N_TRIED, len(source))

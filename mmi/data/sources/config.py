@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Protocol, get_args
 
 from mmi.config import ConfigError
+from mmi.data.augment import AugmentConfig
 from mmi.data.document import Document
 from mmi.data.filters_metadata import MetadataFilters
 from mmi.data.pack import RowCut
-from mmi.data.sources.format_rules import FORMAT_RULES, Format, FormatRules
+from mmi.data.sources.format_rules import FORMAT_RULES, REGION_TEMPLATE, Format, FormatRules
 from mmi.data.sources.places import expanded, is_url
 from mmi.data.sources.wording import Wording
 
@@ -45,8 +46,11 @@ class SourceConfig:
         turn_template: How a question and its answer are worded: what stands before ``{answer}`` is given, the rest is
             learned; ``{image}`` is where the picture stands. Captions take one too, without ``{question}``; without a
             template they are pairs.
+        describe_regions: Sets with boxes: the box is given and the expression is learned, instead of the other way
+            round; ``{question}`` of a template is the box then and ``{answer}`` the expression.
         learn_images: Whether drawing the pictures is learned.
         learn_text: Whether the text is learned; questions and prompts never are.
+        given_turns: Stories: so many first sentences with their pictures are given, whatever else is learned.
         lowercase: Lower-case the text.
         min_caption_chars: Pairs with a shorter caption are left out; the paper uses 10 for LAION.
         filters: Pair shards: rules on scores and sizes that the shard itself tells.
@@ -58,6 +62,8 @@ class SourceConfig:
         merge_pairs: Pairs: fewest and most pairs of such a group.
         streaming: Open shards when their turn comes instead of indexing all before the first step; each rank reads
             shards of its own.
+        augment: Mirror and cut the pictures at random, with their words and boxes (``mmi.data.augment``); training
+            only.
     """
 
     format: Format
@@ -72,8 +78,10 @@ class SourceConfig:
     max_images: int = 6
     drop_single_image_probability: float = 0.5
     turn_template: str | None = None
+    describe_regions: bool = False
     learn_images: bool | None = None
     learn_text: bool | None = None
+    given_turns: int = 0
     lowercase: bool | None = None
     min_caption_chars: int = 1
     filters: MetadataFilters = field(default_factory=MetadataFilters)
@@ -83,6 +91,7 @@ class SourceConfig:
     merge_probability: float = 0.0
     merge_pairs: tuple[int, int] = (2, 8)
     streaming: bool = False
+    augment: AugmentConfig | None = None
 
     def __post_init__(self) -> None:
         if self.format not in get_args(Format):
@@ -97,7 +106,13 @@ class SourceConfig:
             Wording.checked(self.turn_template, self.rules.marks, f"turn_template of source {self.path}")
         if not 0 <= self.weight < float("inf"):
             raise ConfigError(f"weight of source {self.path} is {self.weight}; expected 0 or more.")
-        for name, least in (("max_images", 1), ("min_caption_chars", 0), ("max_images_per_row", 1), ("limit", 1)):
+        for name, least in (
+            ("max_images", 1),
+            ("min_caption_chars", 0),
+            ("max_images_per_row", 1),
+            ("limit", 1),
+            ("given_turns", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"{name} of source {self.path} is {value}; expected at least {least}.")
@@ -126,17 +141,37 @@ class SourceConfig:
             "image_first_probability": self.rules.image_first is not None,
             "lowercase": self.rules.lowercase is not None,
             "learn_text": self.wording is None,
+            "given_turns": self.rules.turns,
+            "describe_regions": self.rules.boxes,
         }
         defaults = {f.name: f.default for f in fields(self)}
         takes |= {name: name in self.rules.drops for name in DROP_RULES}
         for name, useful in takes.items():
             if getattr(self, name) != defaults[name] and not useful:
                 raise ConfigError(f"{name} of source {self.path} is set, but {self.format} has no use for it; drop it.")
+        self._refuse_unfit_augmentation()
         if self.filters.active and not self.rules.takes_filters:
             raise ConfigError(
                 f"filters of source {self.path} asks for {', '.join(self.filters.active)}, but {self.format} has no "
                 "such columns; filters are for pair_tars and pair_jsonl."
             )
+
+    def _refuse_unfit_augmentation(self) -> None:
+        if self.augment is None:
+            return
+        where = f"of source {self.path} is set, but"
+        if self.augment.flip_probability and not self.rules.mirrors:
+            raise ConfigError(
+                f"augment.flip_probability {where} pictures of {self.format} hold writing or are spoken of in numbers, "
+                "which a mirrored picture contradicts; drop it."
+            )
+        if self.augment.crop_probability and not self.rules.cuts:
+            raise ConfigError(
+                f"augment.crop_probability {where} what {self.format} asks or tells may lie outside of a part of the "
+                "picture; drop it."
+            )
+        if self.augment.official and self.rules.boxes:
+            raise ConfigError(f"augment.official {where} the official system mirrors {self.format} rightly; drop it.")
 
     @property
     def rules(self) -> FormatRules:
@@ -146,7 +181,8 @@ class SourceConfig:
     @property
     def wording(self) -> Wording | None:
         """``turn_template`` with its default; ``None`` where nothing is asked."""
-        template = self.rules.template if self.turn_template is None else self.turn_template
+        default = REGION_TEMPLATE if self.describe_regions else self.rules.template
+        template = default if self.turn_template is None else self.turn_template
         return None if template is None else Wording(template)
 
     @property

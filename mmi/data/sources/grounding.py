@@ -1,5 +1,6 @@
 """Referring expressions: the picture and the expression are given, the box is learned (SPEC 3.6).
 
+With ``describe_regions`` the picture and the box are given and the expression is learned.
 ``refcoco``: ``refs(unc).p`` or ``refs(umd).p`` as ``path`` (read without running its code) and ``instances.json``.
 ``grounding_rows``: rows of picture, expression and box. A box is ``(x1,y1)(x2,y2)``, whole numbers 000 to 999 of the
 picture's width and height: use ``data.crop: resize`` with these, since a cut square has other coordinates.
@@ -8,12 +9,12 @@ picture's width and height: use ``data.crop: resize`` with these, since a cut sq
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
-from mmi.data.document import Document
+from mmi.data.document import Document, TextItem
 from mmi.data.skips import UNREADABLE, SkipError
 from mmi.data.sources.config import SourceConfig
 from mmi.data.sources.format_rules import GROUNDING_TEMPLATE
@@ -76,9 +77,16 @@ class GroundingSource(RecordSource[tuple[PictureStore, Pointed]]):
         if not (pointed.box[0] < pointed.box[2] and pointed.box[1] < pointed.box[3]):
             raise SkipError(document_id, "empty box", f"{list(pointed.box)} on {pointed.image}")
         picture = found(store, document_id, pointed.image)
-        box = format_box(pointed.box, pointed.size or _size(picture, document_id))
-        image = picture.item(loss=self._config.images_learned)
-        return Document(document_id, self.name, tuple(self._wording.items(image, pointed.text.strip(), box)))
+        size = pointed.size or _size(picture, document_id)
+        said, box = pointed.text.strip(), format_box(pointed.box, size)
+        asked, answered = (box, said) if self._config.describe_regions else (said, box)
+        # Boxes are also kept unrounded, for where a part of the picture is shown.
+        exact = (_shares(pointed.box, size),)
+        items = [
+            replace(item, boxes=exact) if isinstance(item, TextItem) and box in item.text else item
+            for item in self._wording.items(picture.item(loss=self._config.images_learned), asked, answered)
+        ]
+        return Document(document_id, self.name, tuple(items))
 
 
 def _refcoco(path: str, config: SourceConfig) -> Iterator[Pointed]:
@@ -94,6 +102,11 @@ def _rows(path: str, config: SourceConfig) -> Iterator[Pointed]:
         record_id = str(number if row.row_id is None else row.row_id)
         box, size = (row.box, (1, 1)) if row.layout == "fractions" else (_pixels(row), row.size)
         yield Pointed(record_id, row.image, row.text, box, size)
+
+
+def _shares(box: Box, size: tuple[int, int]) -> Box:
+    height, width = size
+    return box[0] / width, box[1] / height, box[2] / width, box[3] / height
 
 
 def _pixels(row: GroundingRow) -> Box:

@@ -1,6 +1,7 @@
 """Stories of pictures with a sentence each: VIST, PororoSV, FlintstonesSV (SPEC 3.7).
 
 Each turn is its sentence, then its picture; pictures are learned, sentences are given (``learn_text`` learns them too).
+With ``given_turns: 1`` and ``learn_text`` a story is told and drawn from its first sentence and picture on.
 With ``image_first_probability`` a story has every picture before its sentence. Of a clip of PororoSV and FlintstonesSV
 one frame is shown, another in each epoch.
 """
@@ -73,22 +74,26 @@ class StorySource(RecordSource[tuple[PictureStore, ToldStory]]):
         """Return a story.
 
         Raises:
-            SkipError: If a picture has no file or a sentence is empty.
+            SkipError: If a picture has no file, a sentence is empty, or every turn is given.
         """
         store, story = record
         self._refuse_opted_out(document_id, story.story_id)
         random = draws(self._seed, epoch, self.name, document_id)
-        image_first = random.random() < self._config.image_first
+        config = self._config
+        image_first = random.random() < config.image_first
+        if len(story.turns) <= config.given_turns:
+            raise SkipError(document_id, "every turn is given", f"{len(story.turns)} turns")
         items: list[TextItem | ImageItem] = []
-        for turn in story.turns:
+        for number, turn in enumerate(story.turns):
+            learned = number >= config.given_turns
             if not turn.text:
                 raise SkipError(document_id, EMPTY_CAPTION, turn.images[0])
             self._refuse_opted_out(document_id, *turn.images)
             picture = found(store, document_id, *turn.images)
-            image = picture.item(loss=self._config.images_learned)
+            image = picture.item(loss=learned and config.images_learned)
             if turn.strip and picture.path is not None:
                 image = ImageItem(partial(open_frame, picture.path, random.random()), picture.uri, loss=image.loss)
-            text = TextItem(turn.text, loss=self._config.text_learned)
+            text = TextItem(turn.text, loss=learned and config.text_learned)
             items += [image, text] if image_first else [text, image]
         return Document(document_id, self.name, tuple(items))
 
