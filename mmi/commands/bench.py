@@ -1,4 +1,4 @@
-"""``mmi bench``: how fast, how small and how exact the operator is here; how fast batches are made, options scored."""
+"""``mmi bench``: how fast the operator, training steps, the making of batches and the scoring of options are here."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ usage: mmi bench COMMAND [options]        mmi bench COMMAND --help explains one 
            mmi bench ops --shapes llm,unet --out runs/bench_ops
   data     time the making of training batches, and decoding their pictures alone
            mmi bench data --workers 0,2
+  train    time training steps with and without each saving: tokens a second, memory, time by part
+           mmi bench train --repeats 3
   options  time the scoring of a hundred answers behind one prompt, three ways
            mmi bench options"""
 _OPS = """\
@@ -47,13 +49,15 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 
 def run(command: str, argv: Sequence[str]) -> int:
-    """Dispatch to ``ops``, ``data`` or ``options``."""
+    """Dispatch to ``ops``, ``data``, ``train`` or ``options``."""
     from mmi.commands.bench_data import bench_data
     from mmi.commands.bench_options import bench_options
+    from mmi.commands.bench_train import bench_train
 
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "ops": bench_ops,
         "data": bench_data,
+        "train": bench_train,
         "options": bench_options,
     }
     return run_one_of(command, argv, commands, _HELP)

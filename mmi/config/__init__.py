@@ -10,8 +10,9 @@ from mmi.config.attention import MMFSConfig, ResamplerConfig
 from mmi.config.checks import ConfigError, Preset
 from mmi.config.compat import CompatConfig
 from mmi.config.image_decoder import CodecConfig, DiffusionConfig, ImageDecoderConfig, UNetConfig
-from mmi.config.language import LanguageConfig, RopeScalingConfig
+from mmi.config.language import LanguageConfig, LoraConfig, RopeScalingConfig, WeightsDtype
 from mmi.config.network import LossConfig, NetworkConfig
+from mmi.config.savings import SavingsConfig
 from mmi.config.vision import AdapterConfig, VisionConfig, VisionTrunkConfig
 
 __all__ = [
@@ -22,14 +23,17 @@ __all__ = [
     "DiffusionConfig",
     "ImageDecoderConfig",
     "LanguageConfig",
+    "LoraConfig",
     "LossConfig",
     "MMFSConfig",
     "NetworkConfig",
     "Preset",
     "ResamplerConfig",
     "RopeScalingConfig",
+    "SavingsConfig",
     "UNetConfig",
     "VisionConfig",
     "VisionTrunkConfig",
+    "WeightsDtype",
     "weight_place",
 ]

@@ -29,8 +29,8 @@ class CompatConfig:
             writes ids that stand for no text.
 
     Other defects are fields where they act, and no preset sets them: D2 ``vision.adapter.offset_init``, the position
-    table at other resolutions ``vision.trunk.position_interpolation``, D16 ``model.optimizer.grouping``. Scores of
-    D6 and D12 stand side by side in one report, so they need no switch.
+    table at other resolutions ``vision.trunk.position_interpolation``, D4 and D13 ``augment.official`` of a source, D16
+    ``model.optimizer.grouping``. Scores of D6 and D12 stand side by side in one report, so they need no switch.
     """
 
     preset: Preset = "corrected"

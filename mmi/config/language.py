@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from mmi.config.attention import MMFSConfig
 from mmi.config.checks import require
@@ -25,12 +25,61 @@ class RopeScalingConfig:
     original_max_positions: int = 8192
 
 
+WeightsDtype = Literal["float32", "bfloat16", "nf4"]
+LINEAR_MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""Names of the linear maps in a decoder layer of the library, in every family we take."""
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Small trained matrices beside frozen ones (LoRA, arXiv 2106.09685): ``W x + alpha / rank * up(down(x))``.
+
+    Args:
+        rank: Width between the two matrices.
+        alpha: Their product counts ``alpha / rank`` times, so that another rank needs no other learning rate.
+        dropout: Share of the inputs of ``down`` that training leaves out.
+        targets: Which linear maps of every decoder layer get them: q_proj, k_proj, v_proj, o_proj (attention),
+            gate_proj, up_proj, down_proj (feed-forward).
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.05
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+
+    def __post_init__(self) -> None:
+        require(self.rank >= 1, f"language.lora.rank is {self.rank}; expected at least 1.")
+        require(self.alpha > 0, f"language.lora.alpha is {self.alpha}; expected more than 0.")
+        require(0 <= self.dropout < 1, f"language.lora.dropout is {self.dropout}; expected from 0 to below 1.")
+        require(bool(self.targets), f"language.lora.targets is empty; name some of {', '.join(LINEAR_MAPS)}.")
+        for name in self.targets:
+            # MMFS reads its predictors as index tables, so a product beside them would never be seen.
+            require(
+                name in LINEAR_MAPS,
+                f"language.lora.targets names {name!r}, which is no linear map of the library's decoder layers (parts "
+                f"of MMFS are trained whole); expected some of {', '.join(LINEAR_MAPS)}.",
+            )
+        require(
+            len(set(self.targets)) == len(self.targets),
+            f"language.lora.targets names a map twice: {', '.join(self.targets)}.",
+        )
+
+    @property
+    def scale(self) -> float:
+        """How often the product of the two matrices counts."""
+        return self.alpha / self.rank
+
+
 @dataclass(frozen=True)
 class LanguageConfig:
     """A llama-like causal language model with MMFS in every k-th layer (SPEC 1.2, 1.9).
 
     Args:
         weights: A ``transformers`` folder or hub id; ``None`` starts at random with the numbers below.
+        frozen: Whether what comes from the library stays as it is.
+        weights_dtype: How frozen weights are held. ``bfloat16`` halves them; ``nf4`` holds the linear maps of the
+            layers in 4 bits (about 4.5 with their scales) and the tables in bfloat16. What is trained stays float32.
+        lora: Small trained matrices beside frozen linear maps; ``None`` adds none.
         family: ``model_type`` of the library: llama, mistral, qwen2, qwen3.
         vocab_size: Rows of the base vocabulary; the two image tokens get the next two ids.
         rope_scaling: How rotary angles are stretched beyond the length first trained for; ``None`` leaves them plain.
@@ -45,6 +94,8 @@ class LanguageConfig:
     weights: str | None = None
     frozen: bool = True
     allow_frozen_random: bool = False
+    weights_dtype: WeightsDtype = "float32"
+    lora: LoraConfig | None = None
     family: Literal["llama", "mistral", "qwen2", "qwen3"] = "llama"
     vocab_size: int = 32000
     d_model: int = 5120
@@ -74,6 +125,20 @@ class LanguageConfig:
         require(
             self.family in ("llama", "mistral", "qwen2", "qwen3"),
             f"language.family is {self.family!r}; expected llama, mistral, qwen2 or qwen3.",
+        )
+        require(
+            self.weights_dtype in get_args(WeightsDtype),
+            f"language.weights_dtype is {self.weights_dtype!r}; expected float32, bfloat16 or nf4.",
+        )
+        require(
+            self.frozen or self.weights_dtype == "float32",
+            f"language.weights_dtype is {self.weights_dtype} but language.frozen is false; what is trained is held in "
+            "float32, so set frozen: true or weights_dtype: float32.",
+        )
+        require(
+            self.frozen or self.lora is None,
+            "language.lora is set but language.frozen is false; set frozen: true to train only what is beside the "
+            "weights, or lora: null to train the weights.",
         )
         require(
             self.sliding_window is None or self.family != "llama",

@@ -59,6 +59,8 @@ class AdapterConfig:
             starts as the trunk's own patches at four sizes. Small experiments on a pretrained trunk need it: random
             detail hides what the trunk knows for hundreds of steps.
         frozen: Keep the adapter as it starts or was loaded; the official system always trains it.
+        activation_checkpointing: Recompute each injector and extractor in the backward pass instead of keeping its
+            activations.
     """
 
     d_stem: int = 64
@@ -70,6 +72,7 @@ class AdapterConfig:
     offset_init: Literal["ring", "zero"] = "ring"
     detail_init: Literal["random", "zero"] = "random"
     frozen: bool = False
+    activation_checkpointing: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from mmfs import MMFS, DenseImageAttention, ImageView, PyramidValues
-from mmi.config import MMFSConfig
+from mmfs.unfactored import unfactored_attention
+from mmi.config import MMFSConfig, SavingsConfig
 from mmi.models.language_backbone import check_layer_layout
 
 
@@ -60,6 +62,8 @@ class MMFSBranch(nn.Module):
         hidden float[B, T, d], pyramid float[M, S, C] -> float[B, T, d].
     """
 
+    savings = SavingsConfig()
+
     def __init__(self, config: MMFSConfig, d_model: int, d_pyramid: int, norm_eps: float) -> None:
         super().__init__()
         assert config.base_size is not None
@@ -83,7 +87,10 @@ class MMFSBranch(nn.Module):
     def forward(self, hidden: Tensor, images: LayerImages) -> Tensor:
         """Return what is added to the residual stream."""
         centre = torch.full((hidden.shape[1], 2), 0.5, dtype=torch.float32, device=hidden.device)
-        found = self.attention(
+        attend = self.attention
+        if not self.savings.factored_mmfs and isinstance(attend, MMFS):
+            attend = partial(unfactored_attention, attend)
+        found = attend(
             self.query_norm(hidden),
             images.values,
             images.view,

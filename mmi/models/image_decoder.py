@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmfs import PyramidValues
-from mmi.config import ImageDecoderConfig
+from mmi.config import ImageDecoderConfig, SavingsConfig
 from mmi.models.codec import build_codec
 from mmi.models.diffusers_weights import check_scheduler
 from mmi.models.empty_prompt import empty_prompt_tokens
@@ -21,8 +21,10 @@ from mmi.models.image_sampling import (
     schedule_numbers,
     training_schedule,
 )
+from mmi.models.layout import SeenLayout
 from mmi.models.noise import DiffusionDraws
 from mmi.models.positions import sincos_1d
+from mmi.models.reference_step import rebuilt_positions
 from mmi.models.resampler import Resampler
 from mmi.models.spatial_mmfs import PreviousImages
 from mmi.models.unet import UNet
@@ -44,6 +46,7 @@ class ImageDecoder(nn.Module):
     """
 
     positions: Tensor
+    savings = SavingsConfig()
 
     def __init__(
         self, config: ImageDecoderConfig, d_language: int, d_pyramid: int, *, load_weights: bool = True
@@ -94,7 +97,10 @@ class ImageDecoder(nn.Module):
                 f"{len(self.positions)}; raise it."
             )
         projected = self.context_proj(contexts)
-        return self.resampler(projected + self.positions[:length].to(projected.dtype), mask)
+        table = self.positions
+        if not self.savings.shared_tables:
+            table = rebuilt_positions(len(table), table.shape[1], table.device)
+        return self.resampler(projected + table[:length].to(projected.dtype), mask)
 
     def project_pyramid(self, pyramid: Sequence[Tensor]) -> tuple[PyramidValues, ...]:
         """Project the pyramid of packed images once per MMFS module: four maps float[M, C, h, w], finest first."""
@@ -111,14 +117,14 @@ class ImageDecoder(nn.Module):
         Returns:
             What ``loss`` and ``sample`` take, or None if no picture sees an image or MMFS is off.
         """
-        if not len(self.unet.mmfs):
+        return self.project_seen(pyramid, SeenLayout.of(image_table, visible) if len(self.unet.mmfs) else None)
+
+    def project_seen(self, pyramid: Sequence[Tensor], seen: SeenLayout | None) -> PreviousImages | None:
+        """Do the same where it is known who sees what; nothing is read on the host."""
+        if seen is None or not len(self.unet.mmfs):
             return None
-        previous = PreviousImages((), image_table, visible).narrowed()
-        if previous is None:
-            return None
-        used, place = torch.unique(previous.image_table[previous.visible], return_inverse=True)
-        table = torch.full_like(previous.image_table, -1).masked_scatter(previous.visible, place)
-        return PreviousImages(self.project_pyramid([p[used] for p in pyramid]), table, previous.visible, previous.rows)
+        maps = pyramid if seen.used is None else [level[seen.used] for level in pyramid]
+        return PreviousImages(self.project_pyramid(maps), seen.image_table, seen.visible, seen.rows)
 
     def loss(
         self, target_images: Tensor, condition: Tensor, previous: PreviousImages | None, draws: DiffusionDraws
@@ -128,7 +134,7 @@ class ImageDecoder(nn.Module):
         Args:
             target_images: uint8[M, 3, H, W] pictures to learn.
             condition: float[M, n_tokens, d_condition].
-            previous: Earlier images each may look at; they stay when the condition is dropped (SPEC 1.11).
+            previous: What ``look_at`` gave; it stays when the condition is dropped (SPEC 1.11).
             draws: Noise, timesteps and condition drops of these ``M`` pictures.
 
         Returns:
@@ -149,7 +155,6 @@ class ImageDecoder(nn.Module):
         noisy = self._schedule.add_noise(latents, draws.noise, draws.timesteps)  # pyright: ignore[reportArgumentType]
         dropped = draws.drop_condition[:, None, None]
         condition = torch.where(dropped, self.unconditional.to(condition.dtype), condition)
-        previous = None if previous is None else previous.narrowed()
         prediction = self.unet(noisy, draws.timesteps, condition, previous)
         target = self._target(latents, draws)
         return F.mse_loss(prediction.float(), target, reduction="none").mean(dim=(1, 2, 3))

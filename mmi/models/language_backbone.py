@@ -6,8 +6,8 @@ from. Weights from outside must have been made with the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from mmi.config import ConfigError, LanguageConfig, weight_place
+from mmi.models.lora import add_lora
 from mmi.models.pretrained import READ_ERRORS, first_line, quiet_library
+from mmi.models.quantised import FrozenLinear, replace_linears
+from mmi.models.text_head import TextHead
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 LAYER_PARTS = frozenset({"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"})
@@ -159,7 +162,8 @@ def load_backbone(config: LanguageConfig, *, load_weights: bool = True) -> Backb
         )
     model = _read(config, config.weights) if config.weights and load_weights else _at_random(config)
     base = model.base_model
-    probe, expected = _probe(base)
+    with as_if_trained(config, model.device):
+        probe, expected = _probe(base)
     return Backbone(
         config=model.config,
         embed_tokens=model.get_input_embeddings(),
@@ -172,9 +176,41 @@ def load_backbone(config: LanguageConfig, *, load_weights: bool = True) -> Backb
     )
 
 
+def _held_dtype(config: LanguageConfig) -> torch.dtype:
+    """Return the type weights are read in; those to be held in 4 bits are rounded from it layer by layer."""
+    return torch.get_default_dtype() if config.weights_dtype == "float32" else torch.bfloat16
+
+
+def as_if_trained(config: LanguageConfig, device: torch.device) -> AbstractContextManager[object]:
+    """Compute in mixed precision where weights are held in a lower type than what is trained, for self-checks."""
+    if config.weights_dtype == "float32" or device.type == "meta":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def hold_frozen(config: LanguageConfig, layers: Sequence[nn.Module], head: TextHead) -> None:
+    """Bring frozen weights into the form they are held in, and put LoRA beside them.
+
+    Args:
+        config: The form, and where LoRA goes.
+        layers: Decoder layers of the library; with ``nf4`` their linear maps are rounded, the tables are not.
+        head: Its output layer is computed from a weight of a lower type.
+    """
+    if config.weights_dtype != "float32":
+        packed = config.weights_dtype == "nf4"
+        for layer in layers:
+            replace_linears(layer, lambda _, linear: FrozenLinear(linear, packed=packed))
+        if isinstance(head.base, nn.Linear):
+            head.base = FrozenLinear(head.base)
+    if config.lora is not None:
+        add_lora(layers, config.lora)
+
+
 def _at_random(config: LanguageConfig) -> Any:
     try:
-        return AutoModelForCausalLM.from_config(library_config(config), attn_implementation=config.attention_backend)
+        return AutoModelForCausalLM.from_config(
+            library_config(config), attn_implementation=config.attention_backend, dtype=_held_dtype(config)
+        )
     except (ImportError, ValueError) as error:
         raise ConfigError(_backend_refused(config, error)) from error
 
@@ -188,7 +224,7 @@ def _read(config: LanguageConfig, weights: str) -> Any:
                 place,
                 config=library_config(config),
                 attn_implementation=config.attention_backend,
-                dtype=torch.get_default_dtype(),
+                dtype=_held_dtype(config),
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
             )
@@ -266,7 +302,7 @@ def _probe(base: Any) -> tuple[Tensor | None, Tensor | None]:
     weight = base.embed_tokens.weight
     if weight.is_meta:
         return None, None
-    probe = torch.randn(1, 6, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight)
+    probe = torch.randn(1, 6, weight.shape[1], generator=torch.Generator().manual_seed(0)).to(weight.device)
     with portable_attention(base.config):
         return probe, base(inputs_embeds=probe, use_cache=False).last_hidden_state
 

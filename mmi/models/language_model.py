@@ -13,10 +13,10 @@ from torch.utils.checkpoint import checkpoint
 from transformers import DynamicCache
 
 from mmfs import ImageView, PyramidValues, nearest_visible, relative_image_index
-from mmi.config import CompatConfig, ConfigError, LanguageConfig
+from mmi.config import CompatConfig, ConfigError, LanguageConfig, SavingsConfig
 from mmi.models.attention_mask import attention_masks, count_positions
 from mmi.models.decoder_block import AttentionInputs, DecoderBlock, LayerImages, MMFSBranch
-from mmi.models.language_backbone import layer_kinds, load_backbone, portable_attention
+from mmi.models.language_backbone import as_if_trained, hold_frozen, layer_kinds, load_backbone, portable_attention
 from mmi.models.text_head import TextHead
 
 
@@ -52,6 +52,8 @@ class LanguageModel(nn.Module):
             of the kind our block can run.
     """
 
+    savings = SavingsConfig()
+
     def __init__(
         self, config: LanguageConfig, d_pyramid: int, compat: CompatConfig, *, load_weights: bool = True
     ) -> None:
@@ -74,6 +76,7 @@ class LanguageModel(nn.Module):
             self._rotary = (type(backbone.rotary)(backbone.config),)
         self._freeze(config.frozen)
         self._check_against(backbone.probe, backbone.expected)
+        hold_frozen(config, [block.layer for block in self.blocks], self.text_head)
 
     def _branch(self, index: int, d_pyramid: int) -> MMFSBranch | None:
         config = self.config
@@ -93,11 +96,13 @@ class LanguageModel(nn.Module):
         """Compare with the untouched library model: all gates are zero, so nothing may differ."""
         if probe is None or expected is None:
             return
-        with portable_attention(self.library_config):
+        with portable_attention(self.library_config), as_if_trained(self.config, probe.device):
             found = self(probe)
         scale = expected.abs().max().clamp(min=1.0)
         error = (found - expected).abs().max() / scale
-        if not error <= 256 * torch.finfo(expected.dtype).eps:
+        # In mixed precision both do the same roundings, unless a kernel differs.
+        tolerance = 256 * torch.finfo(expected.dtype).eps if self.config.weights_dtype == "float32" else 0.03
+        if not error <= tolerance:
             raise ConfigError(
                 f"language.family {self.config.family}: with closed gates our layers give other hidden states than "
                 f"the library's model (relative difference {float(error):.1e}), so its layers do more than attention, "
@@ -117,7 +122,8 @@ class LanguageModel(nn.Module):
     def embed_text(self, text_ids: Tensor) -> Tensor:
         """Look up embeddings float[B, T, d] of ids int64[B, T] of the extended vocabulary."""
         n_base = self.config.vocab_size
-        old = self.embed_tokens(text_ids.clamp(max=n_base - 1))
+        # In the type of what is trained, whatever type the frozen table is held in.
+        old = self.embed_tokens(text_ids.clamp(max=n_base - 1)).to(self.image_start.dtype)
         new_rows = torch.stack([self.new_tokens[0] + self.image_start, self.new_tokens[1]]).to(old.dtype)
         new = F.embedding((text_ids - n_base).clamp(0, 1), new_rows)
         return torch.where((text_ids >= n_base)[..., None], new, old)
@@ -220,17 +226,23 @@ class LanguageModel(nn.Module):
                 document_ids = position_ids = None
         if position_ids is None:
             position_ids = count_positions(attention_mask, rows, length, n_cached, embeddings.device)
-        masks = attention_masks(self.library_config, self.kinds, embeddings, attention_mask, cache, document_ids)
-        rotary = self._cos_sin(embeddings, position_ids)
+
+        def attention_inputs(kinds: Sequence[str]) -> dict[str, AttentionInputs]:
+            masks = attention_masks(self.library_config, kinds, embeddings, attention_mask, cache, document_ids)
+            rotary = self._cos_sin(embeddings, position_ids)
+            return {kind: AttentionInputs(mask, position_ids, rotary, cache) for kind, mask in masks.items()}
+
+        shared = attention_inputs(self.kinds) if self.savings.shared_tables else None
         layer_images = self._layer_images(embeddings, images)
         recompute = self.config.activation_checkpointing and torch.is_grad_enabled() and cache is None and self.training
 
         hidden = embeddings
         for kind, block, seen in zip(self.kinds, self.blocks, layer_images, strict=True):
-            attention = AttentionInputs(masks[kind], position_ids, rotary, cache)
+            attention = (attention_inputs([kind]) if shared is None else shared)[kind]
             if recompute:
-                # There is no dropout here, so the random state need not be kept.
-                hidden = checkpoint(block, hidden, attention, seen, use_reentrant=False, preserve_rng_state=False)
+                # Only LoRA drops anything here; without it the random state need not be kept.
+                drops = self.config.lora is not None and self.config.lora.dropout > 0
+                hidden = checkpoint(block, hidden, attention, seen, use_reentrant=False, preserve_rng_state=drops)
             else:
                 hidden = block(hidden, attention, seen)
         return self.norm(hidden)
@@ -251,7 +263,16 @@ class LanguageModel(nn.Module):
             table = torch.zeros(rows, 0, dtype=torch.int64, device=embeddings.device)
             visible = torch.zeros(rows, length, 0, dtype=torch.bool, device=embeddings.device)
             images = ImageContext(self.no_images(), table, visible)
-        visible = nearest_visible(images.visible, config.visible_images)
-        view = ImageView.of(images.image_table, visible, config.max_images)
         values = iter(images.values)
-        return [LayerImages(next(values), view) if block.mmfs is not None else None for block in self.blocks]
+        view = self._view(images)
+        return [
+            LayerImages(next(values), view if self.savings.shared_tables else self._view(images))
+            if block.mmfs is not None
+            else None
+            for block in self.blocks
+        ]
+
+    def _view(self, images: ImageContext) -> ImageView:
+        """Number the images that each token sees."""
+        visible = nearest_visible(images.visible, self.config.mmfs.visible_images)
+        return ImageView.of(images.image_table, visible, self.config.mmfs.max_images)

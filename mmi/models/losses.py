@@ -38,7 +38,7 @@ def _losses(hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor]) ->
 
 
 def label_losses(
-    hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], n_logits: int
+    hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], n_logits: int, *, chunked: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Return the cross-entropy of each label and whether it was the most likely token.
 
@@ -49,12 +49,13 @@ def label_losses(
         labels: int64[K].
         head: Hidden states to logits.
         n_logits: How many of them for each row.
+        chunked: Off keeps all logits.
 
     Returns:
         float32[K] and bool[K]. ``K`` may be 0.
     """
     n_rows = max(1, CHUNK_LOGITS // n_logits)
-    if len(labels) <= n_rows:
+    if len(labels) <= n_rows or not chunked:
         return _losses(hidden, labels, head)
     parts = [
         checkpoint(_losses, h, y, head, use_reentrant=False)

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mmfs import relative_image_index
 from mmi.batch import InterleavedBatch
-from mmi.config import CompatConfig, NetworkConfig
+from mmi.config import CompatConfig, NetworkConfig, SavingsConfig
+from mmi.models.decoder_block import MMFSBranch
 from mmi.models.image_decoder import ImageDecoder
 from mmi.models.language_model import ImageContext, LanguageModel
-from mmi.models.losses import label_losses, label_places
+from mmi.models.layout import BatchLayout
+from mmi.models.losses import label_losses
 from mmi.models.noise import DiffusionDraws
 from mmi.models.output import NetworkOutput
-from mmi.models.visibility import (
-    context_starts,
-    gather_contexts,
-    image_slots,
-    previous_images,
-    slot_values,
-    visible_images,
-)
+from mmi.models.reference_step import dense_label_losses
+from mmi.models.spatial_mmfs import SpatialMMFS
+from mmi.models.unet import UNet
+from mmi.models.visibility import contexts_at, image_slots, slot_values, visible_images
 from mmi.models.visual_tokenizer import VisualFeatures, VisualTokenizer
 
-
-class _ImageLosses(NamedTuple):
-    """Losses of ``J`` images, the earlier images each could look at, and (image, image) pairs the table left out."""
-
-    per_image: Tensor
-    n_visible: Tensor
-    n_hidden: Tensor
+_PARTS_THAT_SAVE = (VisualTokenizer, LanguageModel, MMFSBranch, ImageDecoder, UNet, SpatialMMFS)
 
 
 class MMInterleaved(nn.Module):
@@ -57,6 +48,7 @@ class MMInterleaved(nn.Module):
         super().__init__()
         self.config = config
         self.compat = compat
+        self.savings = SavingsConfig()
         self.visual_tokenizer = visual_tokenizer
         self.language_model = language_model
         self.image_decoder = image_decoder
@@ -77,6 +69,13 @@ class MMInterleaved(nn.Module):
         from mmi.models.hub_folder import load_hub_network
 
         return load_hub_network(source)
+
+    def use_savings(self, savings: SavingsConfig) -> None:
+        """Leave out what ``savings`` says, in every part; numbers do not depend on it."""
+        self.savings = savings
+        for module in self.modules():
+            if isinstance(module, _PARTS_THAT_SAVE):
+                module.savings = savings
 
     @torch.no_grad()
     def silence_mmfs(self) -> None:
@@ -105,48 +104,43 @@ class MMInterleaved(nn.Module):
         Raises:
             ValueError: If ``draws`` are given to a network without image decoder, or the batch has no target images.
         """
+        layout = BatchLayout.of(batch, draws, self.config, self.savings)
         features = self.visual_tokenizer(batch.images)
-        hidden, n_hidden = self.encode(batch, features)
-
-        row, position = label_places(batch.labels)
-        text_loss, correct = label_losses(
-            hidden[row, position - 1],
-            batch.labels[row, position],
-            self.language_model.head,
-            self.config.language.vocab_size + 2,
-        )
-
-        contexts_from = context_starts(
-            batch.text_ids, batch.image_row, batch.image_start, bos_token_id=self.config.language.bos_token_id
-        )
-        context_lengths = batch.image_start - contexts_from + 1
-        has_loss = batch.image_loss & (context_lengths >= self.config.image_decoder.min_context)
-        chosen = torch.zeros(0, dtype=torch.long, device=hidden.device)
+        hidden, n_hidden = self.encode(batch, features, layout.image_table)
+        text_loss, correct = self.text_losses(batch, hidden, layout)
         image_loss = hidden.new_zeros(0, dtype=torch.float32)
+        chosen = layout.chosen
         timesteps, n_visible = chosen, chosen
-        if draws is not None:
-            chosen = self._choose_targets(has_loss, draws)
-            timesteps = draws.timesteps[chosen]
-        if draws is not None and len(chosen):
-            losses = self._image_losses(batch, features, hidden, contexts_from, draws, chosen)
-            image_loss, n_visible = losses.per_image, losses.n_visible
-            n_hidden = n_hidden + losses.n_hidden
+        if draws is not None and len(layout.diffused):
+            image_loss = self._image_losses(batch, features, hidden, layout, draws)
+            table = layout.previous
+            index, n_too_far = relative_image_index((table >= 0)[:, None], self.config.image_decoder.mmfs.max_images)
+            timesteps, n_visible = draws.timesteps[chosen], (index > 0).sum(dim=(1, 2))
+            n_hidden = n_hidden + n_too_far
         return NetworkOutput(
             text_loss=text_loss,
             text_correct=correct,
-            text_row=row,
-            text_position=position,
+            text_row=layout.label_row,
+            text_position=layout.label_position,
             image_loss=image_loss,
             image_index=chosen,
             timesteps=timesteps,
             n_visible=n_visible,
-            n_image_loss=has_loss.sum(),
-            n_images=torch.tensor(batch.n_images, device=hidden.device),
+            n_image_loss=layout.n_image_loss,
+            # Filled on the device: a tensor made from a number would be copied there, and the copy waits.
+            n_images=torch.full((), batch.n_images, device=hidden.device),
             n_hidden=n_hidden,
         )
 
-    def encode(self, batch: InterleavedBatch, features: VisualFeatures) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, batch: InterleavedBatch, features: VisualFeatures, image_table: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Run the language model over packed rows.
+
+        Args:
+            batch: Packed rows.
+            features: Of their pictures.
+            image_table: int64[B, N] as from `image_slots`, where it is known.
 
         Returns:
             float[B, T, C] hidden states after the final norm, and int64[] (token, image) pairs that the language
@@ -162,7 +156,7 @@ class MMInterleaved(nn.Module):
             )
         lm = self.language_model
         ids = batch.text_ids
-        table = image_slots(batch.image_row, ids.shape[0])
+        table = image_slots(batch.image_row, ids.shape[0]) if image_table is None else image_table
         starts = slot_values(batch.image_start, table)
         visible = visible_images(ids, starts, bos_token_id=self.config.language.bos_token_id)
         context = ImageContext(lm.project_pyramid(features.pyramid), table, visible)
@@ -175,38 +169,35 @@ class MMInterleaved(nn.Module):
         )
         return hidden, lm.count_hidden(visible & batch.attention_mask[:, :, None])
 
-    def _choose_targets(self, has_loss: Tensor, draws: DiffusionDraws) -> Tensor:
-        """Return the images to diffuse: those with a loss, or the ``max_targets`` of them drawn first."""
-        (eligible,) = torch.nonzero(has_loss, as_tuple=True)
-        most = self.config.image_decoder.max_targets
-        if most is None or len(eligible) <= most:
-            return eligible
-        return eligible[draws.priority[eligible].argsort()[:most]].sort().values
+    def text_losses(self, batch: InterleavedBatch, hidden: Tensor, layout: BatchLayout) -> tuple[Tensor, Tensor]:
+        """Compute the loss of each label and whether it was the most likely token."""
+        head, n_logits = self.language_model.head, self.config.language.vocab_size + 2
+        chunked = self.savings.chunked_head
+        if not self.savings.labelled_rows_head:
+            return dense_label_losses(hidden, batch.labels, head, n_logits, chunked=chunked)
+        row, position = layout.label_row, layout.label_position
+        return label_losses(hidden[row, position - 1], batch.labels[row, position], head, n_logits, chunked=chunked)
 
     def _image_losses(
         self,
         batch: InterleavedBatch,
         features: VisualFeatures,
         hidden: Tensor,
-        contexts_from: Tensor,
+        layout: BatchLayout,
         draws: DiffusionDraws,
-        chosen: Tensor,
-    ) -> _ImageLosses:
+    ) -> Tensor:
         """Compute the losses of the chosen images."""
         decoder = self.image_decoder
         if decoder is None:
             raise ValueError("an image loss was asked for but image_decoder.enabled is false.")
         if batch.target_images is None:
             raise ValueError("an image loss was asked for but the batch has no target_images; set data.target_size.")
-        table, visible = previous_images(
-            batch.image_row, batch.image_start, contexts_from, self.config.image_decoder.mmfs.visible_images
-        )
-        previous = decoder.look_at(features.pyramid, table[chosen], visible[chosen])
-        contexts, mask = gather_contexts(
-            hidden, batch.image_row[chosen], batch.image_start[chosen], contexts_from[chosen]
-        )
+        images = layout.diffused
+        contexts = contexts_at(hidden, batch.image_row[images], layout.context_positions, layout.context_mask)
         losses = decoder.loss(
-            batch.target_images[chosen], decoder.condition(contexts, mask), previous, draws.index(chosen)
+            batch.target_images[images],
+            decoder.condition(contexts, layout.context_mask),
+            decoder.project_seen(features.pyramid, layout.seen),
+            draws.index(images),
         )
-        index, n_hidden = relative_image_index(visible[chosen][:, None], self.config.image_decoder.mmfs.max_images)
-        return _ImageLosses(losses, (index > 0).sum(dim=(1, 2)), n_hidden)
+        return losses if layout.kept is None else losses[layout.kept]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from mmfs import MMFS, DenseImageAttention, ImageView, PyramidValues
-from mmi.config import MMFSConfig
+from mmfs.unfactored import unfactored_attention
+from mmi.config import MMFSConfig, SavingsConfig
 from mmi.models.positions import resize_grid_table, sincos_2d
+from mmi.models.reference_step import rebuilt_grid_table
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ class SpatialMMFS(nn.Module):
     """
 
     position_table: Tensor
+    savings = SavingsConfig()
 
     def __init__(
         self,
@@ -124,7 +128,7 @@ class SpatialMMFS(nn.Module):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        self.size = size
+        self.size, self.table_size = size, table_size
         self.base_size = float(config.base_size or size[1])
         self.level_sizes = level_sizes
         self.activation_checkpointing = activation_checkpointing
@@ -168,8 +172,14 @@ class SpatialMMFS(nn.Module):
     def _attend(self, feature: Tensor, values: PyramidValues, view: ImageView) -> Tensor:
         h, w = feature.shape[-2:]
         query = self.query_norm(feature.flatten(2).transpose(1, 2))
-        query = query + self.position_table.to(query.dtype)  # (M, h*w, C)
-        output = self.attention(
+        table = self.position_table
+        if not self.savings.shared_tables:
+            table = rebuilt_grid_table(self.table_size, table.shape[1], self.size, table.device)
+        query = query + table.to(query.dtype)  # (M, h*w, C)
+        attend = self.attention
+        if not self.savings.factored_mmfs and isinstance(attend, MMFS):
+            attend = partial(unfactored_attention, attend)
+        output = attend(
             query,
             values,
             view.for_each_of(h * w),

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmi.models.autocast import without_autocast
+from mmi.models.quantised import product
 
 NEW_TOKEN_BIAS = -5.0
 
@@ -49,7 +50,7 @@ class TextHead(nn.Module):
             old = self.base(hidden)
         else:
             assert tied_weight is not None, "a tied head needs the embedding table"
-            old = F.linear(hidden, tied_weight.to(hidden.dtype))
+            old = product(hidden, tied_weight)
         wide = torch.promote_types(hidden.dtype, torch.float32)
         with without_autocast(hidden.device):
             new = F.linear(hidden.to(wide), self.new_weight.to(wide), self.new_bias.to(wide))

@@ -12,7 +12,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from mmfs import PyramidValues
-from mmi.config import ConfigError, MMFSConfig, UNetConfig
+from mmi.config import ConfigError, MMFSConfig, SavingsConfig, UNetConfig
 from mmi.models.diffusers_weights import check_numbers, load_pretrained
 from mmi.models.spatial_mmfs import PreviousImages, SeenImages, SpatialMMFS
 
@@ -54,6 +54,8 @@ class UNet(nn.Module):
     Shape:
         latents float[M, c, h, w], timesteps int64[M], condition float[M, n, d] -> float[M, c, h, w].
     """
+
+    savings = SavingsConfig()
 
     def __init__(
         self,
@@ -154,6 +156,8 @@ class UNet(nn.Module):
         """Give every MMFS module its own values and the shared view."""
         if previous is None or not len(self.mmfs):
             return [None] * len(self.mmfs)
+        if not self.savings.shared_tables:
+            return [SeenImages(values, previous.view(self.max_images), previous.rows) for values in previous.values]
         view = previous.view(self.max_images)
         return [SeenImages(values, view, previous.rows) for values in previous.values]
 

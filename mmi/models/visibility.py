@@ -142,6 +142,26 @@ def context_starts(
     return torch.maximum(starts, first_real[image_row])
 
 
+def learned_images(image_loss: Tensor, image_start: Tensor, context_start: Tensor, *, min_context: int) -> Tensor:
+    """Say which images have a loss: those that may, with a context long enough to be drawn from.
+
+    Args:
+        image_loss: bool[M], False where an image must not be learned.
+        image_start: int64[M] position of each ``<BoI>``, the last token of its context.
+        context_start: int64[M] first position of the context.
+        min_context: Fewest tokens of a context, ``<BoI>`` included.
+
+    Returns:
+        bool[M].
+
+    Example:
+        >>> may, starts = torch.tensor([True, True, False]), torch.tensor([1, 8, 12])
+        >>> learned_images(may, starts, torch.tensor([0, 0, 0]), min_context=3)
+        tensor([False,  True, False])
+    """
+    return image_loss & (image_start - context_start + 1 >= min_context)
+
+
 def gather_contexts(
     hidden_states: Tensor,
     image_row: Tensor,
@@ -171,13 +191,36 @@ def gather_contexts(
         tensor([[1, 1, 1],
                 [1, 1, 0]], dtype=torch.int32)
     """
+    positions, mask = context_positions(image_start, context_start)
+    return contexts_at(hidden_states, image_row, positions, mask), mask
+
+
+def context_positions(image_start: Tensor, context_start: Tensor) -> tuple[Tensor, Tensor]:
+    """List the tokens an image is drawn from, nearest first.
+
+    Args:
+        image_start: int64[M] position of each ``<BoI>``, the last token of its context.
+        context_start: int64[M] first position of the context.
+
+    Returns:
+        int64[M, Tc] positions and bool[M, Tc], False on padding; ``Tc`` is the longest context (one number is read
+        back from the device for it).
+
+    Example:
+        >>> context_positions(torch.tensor([2, 4]), torch.tensor([0, 3]))[0]
+        tensor([[2, 1, 0],
+                [4, 3, 2]])
+    """
     lengths = image_start - context_start + 1
     longest = int(lengths.max()) if lengths.numel() else 0
-    back = torch.arange(longest, device=hidden_states.device)
-    mask = back < lengths[:, None]  # (M, Tc)
-    positions = (image_start[:, None] - back).clamp(min=0)
-    contexts = hidden_states[image_row[:, None], positions]  # (M, Tc, d)
-    return torch.where(mask[..., None], contexts, torch.zeros((), dtype=contexts.dtype, device=contexts.device)), mask
+    back = torch.arange(longest, device=image_start.device)
+    return (image_start[:, None] - back).clamp(min=0), back < lengths[:, None]
+
+
+def contexts_at(hidden_states: Tensor, image_row: Tensor, positions: Tensor, mask: Tensor) -> Tensor:
+    """Collect hidden states float[B, T, d] where `context_positions` says: float[M, Tc, d], zero on padding."""
+    contexts = hidden_states[image_row[:, None], positions]
+    return torch.where(mask[..., None], contexts, torch.zeros((), dtype=contexts.dtype, device=contexts.device))
 
 
 def previous_images(

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mmi.config import VisionConfig
+from mmi.config import SavingsConfig, VisionConfig
 from mmi.models.clip_trunk import ClipTrunk
 from mmi.models.positions import resize_grid_table, resize_patch_table, sincos_2d
+from mmi.models.reference_step import rebuilt_grid_table
 from mmi.models.resampler import Resampler
 from mmi.models.vit_adapter import ViTAdapter
 
@@ -55,6 +56,8 @@ class VisualTokenizer(nn.Module):
     Raises:
         ConfigError: If the trunk's weights do not fit, or a frozen trunk would stay random.
     """
+
+    savings = SavingsConfig()
 
     def __init__(self, config: VisionConfig, d_language: int, *, load_weights: bool = True) -> None:
         super().__init__()
@@ -104,11 +107,17 @@ class VisualTokenizer(nn.Module):
             return VisualFeatures(blank.tokens[:0], _four([level[:0] for level in blank.pyramid]))
         seen = self.adapter(normalize_pixels(images).to(self.trunk.patch_embedding.weight.dtype), self.trunk)
         inputs = seen.tokens if self.token_head is None else self.token_head(seen.tokens, self.token_positions)
-        pyramid = [
-            level + self.get_buffer(f"map_positions_{index}").to(level.dtype)
-            for index, level in enumerate(seen.pyramid)
-        ]
+        pyramid = [level + self._map_positions(index).to(level.dtype) for index, level in enumerate(seen.pyramid)]
         return VisualFeatures(self.projection(self.resampler(inputs)), _four(pyramid))
+
+    def _map_positions(self, level: int) -> Tensor:
+        """Return the places of one level's cells, float32[C, s, s]."""
+        table = self.get_buffer(f"map_positions_{level}")
+        if self.savings.shared_tables:
+            return table
+        trunk, size = self.config.trunk, (table.shape[1], table.shape[2])
+        rebuilt = rebuilt_grid_table(trunk.image_size // trunk.patch_size, len(table), size, table.device)
+        return rebuilt.T.reshape(table.shape)
 
 
 def normalize_pixels(images: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from mmi.config import AdapterConfig
 from mmi.models.clip_trunk import ClipTrunk
@@ -78,6 +79,7 @@ class Interaction(nn.Module):
 
     def __init__(self, d_model: int, n_extra_extractors: int, config: AdapterConfig) -> None:
         super().__init__()
+        self.activation_checkpointing = config.activation_checkpointing
         self.injector = Injector(d_model, config)
         self.extractor = Extractor(d_model, config)
         self.extra_extractors = nn.ModuleList(Extractor(d_model, config) for _ in range(n_extra_extractors))
@@ -102,11 +104,20 @@ class Interaction(nn.Module):
         Returns:
             Tokens and details, changed.
         """
-        patches = self.injector(tokens[:, 1:], patch_grid, details, detail_grids)
+        patches = self._run(self.injector, tokens[:, 1:], patch_grid, details, detail_grids)
         tokens = layers(torch.cat([tokens[:, :1], patches], dim=1))
         for extractor in (self.extractor, *self.extra_extractors):
-            details = extractor(details, detail_grids, tokens[:, 1:], patch_grid)
+            details = self._run(extractor, details, detail_grids, tokens[:, 1:], patch_grid)
         return tokens, details
+
+    def _run(self, block: nn.Module, queries: Tensor, grid: Grids, values: Tensor, value_grids: Grids) -> Tensor:
+        """Run an injector or extractor; its activations are kept or computed again for the gradient."""
+        if not self.activation_checkpointing or not torch.is_grad_enabled():
+            return block(queries, grid, values, value_grids)
+        # There is no dropout here, so the random state need not be kept.
+        found = checkpoint(block, queries, grid, values, value_grids, use_reentrant=False, preserve_rng_state=False)
+        assert isinstance(found, Tensor)
+        return found
 
 
 @dataclass(frozen=True)

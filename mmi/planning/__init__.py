@@ -2,6 +2,7 @@
 
 from mmi.planning.memory import STRATEGIES, Memory, OptimizerBytes, largest_unit, peak_memory
 from mmi.planning.operations import without_values
+from mmi.planning.part_times import OPTIMIZER, PartClock
 from mmi.planning.rehearsal import Ledger
 from mmi.planning.schedule import DEVICES, Device, Schedule
 from mmi.planning.step import PARTS, StepCost, run_step
@@ -10,12 +11,14 @@ from mmi.planning.workload import CAPTION, Workload
 __all__ = [
     "CAPTION",
     "DEVICES",
+    "OPTIMIZER",
     "PARTS",
     "STRATEGIES",
     "Device",
     "Ledger",
     "Memory",
     "OptimizerBytes",
+    "PartClock",
     "Schedule",
     "StepCost",
     "Workload",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mmi.batch import InterleavedBatch
+from mmi.models.autocast import autocast_without_values
 from mmi.models.mm_interleaved import MMInterleaved
 from mmi.models.noise import DiffusionDraws
 from mmi.planning.rehearsal import Ledger, Precision, backward, replaced
@@ -80,8 +81,9 @@ def run_step(
         if meta:
             stack.enter_context(precision)
             stack.enter_context(_without_lowering(network, precision))
+            stack.enter_context(autocast_without_values(lower))
         if by_part:
-            stack.enter_context(ledger.attributed(_parts(network)))
+            stack.enter_context(ledger.attributed(network_parts(network)))
         stack.enter_context(ledger)
         output = network(batch, draws)
         loss = output.text_loss.sum() + output.image_loss.sum()
@@ -120,7 +122,8 @@ def _without_lowering(network: MMInterleaved, precision: Precision) -> Iterator[
         yield
 
 
-def _parts(network: MMInterleaved) -> list[tuple[nn.Module, str, str]]:
+def network_parts(network: MMInterleaved) -> list[tuple[nn.Module, str, str]]:
+    """List the methods in which each part of the network computes: module, method and part."""
     lm, decoder = network.language_model, network.image_decoder
     parts: list[tuple[nn.Module, str, str]] = [
         (network.visual_tokenizer, "forward", VISION),

@@ -76,5 +76,5 @@ def test_a_method_that_cannot_run_here_is_refused_with_its_reason(capsys):
 def test_another_word_after_bench_says_what_exists(capsys):
     assert main(["bench"]) == 0
     assert "mmi bench ops" in capsys.readouterr().out
-    assert main(["bench", "train"]) == 2
+    assert main(["bench", "sampling"]) == 2
     assert "ops" in capsys.readouterr().err

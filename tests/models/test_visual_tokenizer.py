@@ -180,6 +180,25 @@ def test_initialisation_of_the_adapter_keeps_the_ring():
     assert not adapter.level_embedding.any()
 
 
+@pytest.mark.parametrize("also_trunk", [False, True], ids=["adapter", "adapter and trunk"])
+def test_activation_checkpointing_changes_no_feature_and_no_gradient(also_trunk):
+    trunk = replace(SMALL.trunk, activation_checkpointing=also_trunk)
+    frugal = replace(SMALL, trunk=trunk, adapter=replace(ADAPTER, activation_checkpointing=True))
+    pixels, found = pictures(2, 32), []
+    for config in (SMALL, frugal):
+        tokenizer = build(config)
+        entered = []
+        tokenizer.adapter.interactions[1].extractor.register_forward_pre_hook(lambda *_, e=entered: e.append(1))
+        features = tokenizer(pixels)
+        sum(part.square().sum() for part in (features.tokens, *features.pyramid)).backward()
+        gradients = [p.grad for p in tokenizer.parameters()]
+        found.append((len(entered), features, gradients))
+    (once, plain, wanted), (twice, frugal_features, gradients) = found
+    assert (once, twice) == (1, 2)
+    torch.testing.assert_close(frugal_features.pyramid, plain.pyramid)
+    torch.testing.assert_close(gradients, wanted)
+
+
 def zero_start(**adapter):
     return replace(SMALL, adapter=replace(ADAPTER, detail_init="zero", **adapter))
 
