@@ -18,11 +18,12 @@ from toy_training import ToyData, run_config, toy_module, toy_trainer
 from mmi.checkpoints import storage
 from mmi.checkpoints.run_folder import RunFolder
 from mmi.checkpoints.storage import CheckpointError, sha256
+from mmi.training.ema import EmaConfig
 from mmi.training.run import make_callbacks
 
 SAVE_EVERY = 20
-# Of one save: six files of a draft, its two folders, the folder it is renamed into; and again for the second name.
-SYNCS_OF_A_SAVE = 18
+# Of one save: seven files of a draft, its two folders, the folder it is renamed into; and again for the second name.
+SYNCS_OF_A_SAVE = 20
 
 
 class Diary(Callback):
@@ -52,7 +53,8 @@ def train(folder: str, n_steps: int, die_at_sync: int | None) -> None:
         checkpoint, _ = run.find_intact("last")
     except CheckpointError:
         checkpoint = None
-    callbacks = [*make_callbacks(run_config(Path(folder), save_every=SAVE_EVERY), run), Diary(Path(folder) / "diary")]
+    config = run_config(Path(folder), save_every=SAVE_EVERY, ema=EmaConfig(decay=0.9))
+    callbacks = [*make_callbacks(config, run), Diary(Path(folder) / "diary")]
     toy_trainer(callbacks, n_steps).fit(toy_module(), ToyData(n_val=0), ckpt_path=checkpoint)
 
 
@@ -107,11 +109,11 @@ def run_through(folder: Path, n_steps: int, planned: list[Kill]) -> list[tuple[i
     return _losses(_diary(folder))
 
 
-def final_weights(folder: Path) -> str:
-    """Return the hash of the weights at the end."""
+def final_weights(folder: Path) -> list[str]:
+    """Return the hashes of the weights and of their running averages at the end."""
     place, remarks = RunFolder(run_config(folder).path).find_intact("last")
     assert not remarks
-    return sha256(place / storage.MODEL)
+    return [sha256(place / name) for name in (storage.MODEL, storage.AVERAGE)]
 
 
 def _diary(folder: Path) -> list[str]:

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from mmi.batch import InterleavedBatch, Span
 from mmi.config import LossConfig, NetworkConfig
+from mmi.data.whole_steps import WholeSteps
 from mmi.training.module import MMInterleavedModule
 from mmi.training.optimizer import OptimizerConfig
 from mmi.training.run import RunConfig, make_plugins
@@ -49,8 +50,9 @@ class ToyData(LightningDataModule):
         super().__init__()
         self.consumed, self.n_val, self.make = 0, n_val, make
 
-    def train_dataloader(self) -> ToyStream:
-        return ToyStream(self, None)
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        return WholeSteps(ToyStream(self, None), self.trainer)
 
     def val_dataloader(self) -> Any:
         return ToyStream(self, self.n_val) if self.n_val else []

@@ -20,8 +20,9 @@ from mmi.checkpoints.layout import compare_layout
 from mmi.checkpoints.official import check_convertible, convert_tensors, official_layout, restore_tensors
 from mmi.checkpoints.official_image import with_new_names
 from mmi.checkpoints.official_numbers import FoundNumbers, numbers_from_shapes
-from mmi.checkpoints.run_folder import RunFolder, network_config
-from mmi.checkpoints.storage import CheckpointError, read_tensors, write_checkpoint, write_json
+from mmi.checkpoints.plain import plain_numbers, read_plain_tensors
+from mmi.checkpoints.run_folder import RunFolder, Weights, network_config
+from mmi.checkpoints.storage import CheckpointError, write_checkpoint, write_json
 from mmi.checkpoints.tensor_file import Progress, write_tensors
 from mmi.checkpoints.weight_files import WeightFiles
 from mmi.config import ConfigError, DiffusionConfig, NetworkConfig
@@ -167,12 +168,17 @@ def convert_official(
 
 
 def export_official(
-    run: RunFolder, checkpoint: str, out: Path, progress: Progress | None = None, shard_bytes: int = SHARD_BYTES
+    run: RunFolder,
+    checkpoint: str,
+    out: Path,
+    progress: Progress | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    weights: Weights = "trained",
 ) -> list[Path]:
     """Write a run's checkpoint in the official layout: ``pytorch_model.bin``, or shards of it.
 
     A tensor that was not trained comes back bit by bit, in the type and under the name it was converted from. A trained
-    one keeps its own type where the old one would round it.
+    one keeps its own type where the old one would round it. LoRA is merged.
 
     Args:
         run: The run folder; its ``official_extras.safetensors`` is used if there is one.
@@ -180,6 +186,7 @@ def export_official(
         out: A folder without weights.
         progress: Told about bytes written.
         shard_bytes: Most bytes of a file, and so of memory.
+        weights: ``ema`` takes the running averages of trained weights.
 
     Returns:
         The files written.
@@ -187,13 +194,13 @@ def export_official(
     Raises:
         ConfigError: If the network has parts the official layout has no place for, or ``out`` holds weights.
     """
-    config = network_config(run.read_config())
+    config = plain_numbers(network_config(run.read_config()))
     check_convertible(config)
     place = run.find_checkpoint(checkpoint)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not empty; give a new folder with --out.")
     extras, dtypes, names = _read_extras(run.path / EXTRAS)
-    official = restore_tensors(read_tensors(place), extras, config)
+    official = restore_tensors(read_plain_tensors(run, place, weights), extras, config)
     sizes = {name: tensor.numel() * tensor.element_size() for name, tensor in official.items()}
     shards = _in_shards(sizes, shard_bytes)
     out.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from mmi.checkpoints.hardware import describe_hardware, peak_memory
 from mmi.checkpoints.storage import read_json, write_json
 
 SCHEMA_VERSION = 1
@@ -32,6 +33,19 @@ def record_session(file: Path, command: Sequence[str], seed: int | None, data: M
     write_json(file, {"schema_version": SCHEMA_VERSION, "sessions": sessions})
 
 
+def record_end(file: Path, seconds: float) -> None:
+    """Note with the latest session how long it trained and the most memory it held; nothing where there is none.
+
+    Args:
+        file: The run's ``environment.json``.
+        seconds: From the first step to the end or stop.
+    """
+    tree = read_json(file)
+    if sessions := tree.get("sessions"):
+        sessions[-1]["ended"] = {"seconds": round(seconds, 1), "peak_memory_bytes": peak_memory()}
+        write_json(file, tree)
+
+
 def describe_session(command: Sequence[str], seed: int | None, data: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return what one session ran with, as plain types."""
     return {
@@ -43,6 +57,7 @@ def describe_session(command: Sequence[str], seed: int | None, data: Mapping[str
         "system": f"{platform.system()} {platform.machine()}",
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "devices": _devices(),
+        "hardware": describe_hardware(),
         "threads": torch.get_num_threads(),
         "code": _code_state(),
     }
@@ -67,18 +82,19 @@ def _devices() -> list[str]:
     return ["mps"] if torch.backends.mps.is_available() else ["cpu"]
 
 
-def _code_state() -> dict[str, Any] | None:
-    """Return the commit of the source checkout and whether files were changed; None outside one."""
+def _code_state() -> dict[str, Any]:
+    """Return the commit of the source checkout and whether files were changed; None for what git could not tell."""
     root = Path(sys.modules["mmi"].__file__ or "").resolve().parent.parent
     if not (root / ".git").exists():
-        return None
+        return {"installed": True}
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": _git(root, "rev-parse", "HEAD"), "changed": None if changes is None else bool(changes)}
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Return what git prints; None where there is no git, it fails, or it takes too long on a busy disk."""
+    line = ["git", "-C", str(root), *arguments]
     try:
-        commit = _git(root, "rev-parse", "HEAD")
-        return {"commit": commit, "changed": bool(_git(root, "status", "--porcelain", "--untracked-files=no"))}
+        return subprocess.run(line, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()

@@ -7,13 +7,13 @@ from typing import Any
 
 from mmi.checkpoints.conversion import RECORD
 from mmi.checkpoints.model_card import CardFacts, without_local_paths, write_card
-from mmi.checkpoints.run_folder import RunFolder, compat_config, network_config, write_config
+from mmi.checkpoints.plain import plain_numbers, read_plain_tensors
+from mmi.checkpoints.run_folder import RunFolder, Weights, compat_config, network_config, write_config
 from mmi.checkpoints.storage import (
     MODEL,
     Manifest,
     read_json,
     read_manifest,
-    read_tensors,
     sha256,
     write_manifest,
     write_text,
@@ -25,14 +25,17 @@ from mmi.models.hub_folder import CARD, CONFIG, SCHEMA_VERSION, TOKENIZER, WEIGH
 from mmi.tokens import Tokenizer
 
 
-def export_hub_folder(run: RunFolder, checkpoint: str, out: Path, progress: Progress | None = None) -> Path:
-    """Write a folder that `MMInterleaved.from_pretrained` reads.
+def export_hub_folder(
+    run: RunFolder, checkpoint: str, out: Path, progress: Progress | None = None, weights: Weights = "trained"
+) -> Path:
+    """Write a folder that `MMInterleaved.from_pretrained` reads, LoRA merged.
 
     Args:
         run: The run folder.
         checkpoint: See ``RunFolder.find_checkpoint``.
         out: A new folder.
         progress: Told about bytes written.
+        weights: ``ema`` takes the running averages of trained weights.
 
     Returns:
         The model card.
@@ -41,11 +44,11 @@ def export_hub_folder(run: RunFolder, checkpoint: str, out: Path, progress: Prog
         ConfigError: If the run or its checkpoint cannot be read, or ``out`` is in use.
     """
     config = run.read_config()
-    network, compat = network_config(config), CompatConfig.of(compat_config(config))
+    network, compat = plain_numbers(network_config(config)), CompatConfig.of(compat_config(config))
     place = run.find_checkpoint(checkpoint)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is not empty; give a new folder with --out.")
-    tensors = read_tensors(place)
+    tensors = read_plain_tensors(run, place, weights)
     out.mkdir(parents=True, exist_ok=True)
     model = {"network": without_local_paths(to_tree(network)), "compat": to_tree(compat)}
     write_config(out / CONFIG, {"model": model})

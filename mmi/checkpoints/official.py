@@ -77,6 +77,8 @@ def check_convertible(config: NetworkConfig) -> None:
         "language.mmfs is off or dense": not config.language.mmfs.enabled
         or config.language.mmfs.attention != "deformable",
         "language.tie_embeddings is true": config.language.tie_embeddings,
+        "language.lora is set": config.language.lora is not None,
+        "language.weights_dtype is nf4": config.language.weights_dtype == "nf4",
         f"language.family is {config.language.family}": config.language.family != "llama",
         "vision.resampler.read_input is false": not config.vision.resampler.read_input,
         "image_decoder.resampler.read_input is false": not decoder.resampler.read_input,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mmi.checkpoints.storage import (
+    AVERAGE,
     CheckpointError,
     check_tensors,
     locate,
+    read_average,
     read_json,
     read_manifest,
     read_tensors,
@@ -20,15 +22,19 @@ from mmi.checkpoints.storage import (
     write_json,
     write_text,
 )
-from mmi.config import CompatConfig, ConfigError, NetworkConfig
+from mmi.config import CompatConfig, ConfigError, NetworkConfig, WeightsDtype
 from mmi.config_tree import from_tree, nearest
 from mmi.tokens import Tokenizer
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mmi.models.mm_interleaved import MMInterleaved
 
 SCHEMA_VERSION = 1
 BEST_OR_LAST = "best-or-last"
+Weights = Literal["trained", "ema"]
+"""Weights as they were after a step, or their running averages."""
 _STEP = re.compile(r"step-(\d+)")
 
 
@@ -93,6 +99,11 @@ class RunFolder:
         return self.path / "incidents.jsonl"
 
     @property
+    def stalled_file(self) -> Path:
+        """Stacks of all threads each time that training waited long for data."""
+        return self.path / "stalled.log"
+
+    @property
     def checkpoints(self) -> Path:
         """``last``, ``best`` and ``step-N``."""
         return self.path / "checkpoints"
@@ -106,6 +117,11 @@ class RunFolder:
     def samples(self) -> Path:
         """What the fixed prompt panel gave through training."""
         return self.path / "samples"
+
+    @property
+    def training_scores(self) -> Path:
+        """Scores of benchmarks that were asked while training, a file for each step."""
+        return self.path / "evaluations" / "training"
 
     def start(self, config: Mapping[str, Any], tokenizer: Tokenizer | None = None, *, resume: bool = False) -> None:
         """Create the folder, or continue in it, and save the configuration and the tokenizer.
@@ -132,10 +148,12 @@ class RunFolder:
                 self.tracking_file,
                 self.skipped_file,
                 self.incidents_file,
+                self.stalled_file,
                 self.environment_file,
             ):
                 file.unlink(missing_ok=True)
             shutil.rmtree(self.samples, ignore_errors=True)
+            shutil.rmtree(self.training_scores, ignore_errors=True)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         write_config(self.config_file, config)
         if tokenizer is not None:
@@ -172,8 +190,8 @@ class RunFolder:
     def find_intact(self, which: str) -> tuple[Path, list[str]]:
         """Return a checkpoint whose files are all as they were written.
 
-        In place of a damaged ``last`` the one saved before it is taken; one asked for by any other name is what was
-        meant, or nothing.
+        In place of a ``last`` that is damaged or gone the one saved before it is taken; one asked for by any other name
+        is what was meant, or nothing.
 
         Args:
             which: See ``find_checkpoint``.
@@ -186,8 +204,13 @@ class RunFolder:
         """
         found = self._found()
         remarks: list[str] = []
-        if which == "last" and "last" not in found and found and (self.checkpoints / "last").is_dir():
-            remarks.append(f"the checkpoint {self.checkpoints / 'last'} is damaged: manifest.json is missing.")
+        if which == "last" and "last" not in found and found:
+            last = self.checkpoints / "last"
+            remarks.append(
+                f"the checkpoint {last} is damaged: manifest.json is missing."
+                if last.is_dir()
+                else f"there is no checkpoint {last}."
+            )
             wanted = []
         else:
             wanted = [self.find_checkpoint(which)]
@@ -268,12 +291,21 @@ def read_config(path: Path) -> dict[str, Any]:
     return tree
 
 
-def load_network(run: str | Path, checkpoint: str = BEST_OR_LAST) -> LoadedRun:
+def load_network(
+    run: str | Path,
+    checkpoint: str = BEST_OR_LAST,
+    *,
+    weights_dtype: WeightsDtype | None = None,
+    weights: Weights = "trained",
+) -> LoadedRun:
     """Rebuild a trained network from its run folder alone.
 
     Args:
         run: The run folder.
         checkpoint: See ``RunFolder.find_checkpoint``.
+        weights_dtype: Hold the language model's weights in this form, whatever the run says; no copy of them in another
+            form is made beside the file. None is as in training.
+        weights: ``ema`` takes the running averages of trained weights.
 
     Returns:
         The network in evaluation mode, its tokenizer and its configuration.
@@ -281,17 +313,54 @@ def load_network(run: str | Path, checkpoint: str = BEST_OR_LAST) -> LoadedRun:
     Raises:
         ConfigError: If the folder is none of a run, or its checkpoint is damaged or of another architecture.
     """
+    from mmi.checkpoints.frozen import rebuilt
     from mmi.models.build import build_network
+    from mmi.models.quantised import stored_layout
 
     folder = RunFolder(Path(run))
     config = folder.read_config()
     place = folder.find_checkpoint(checkpoint)
-    network = build_network(network_config(config), compat_config(config), load_weights=False)
-    tensors = read_tensors(place)
-    check_tensors(network.state_dict(), tensors, str(place))
-    network.load_state_dict(tensors, assign=False)
+    numbers = network_config(config)
+    if weights_dtype is not None:
+        numbers = replace(numbers, language=replace(numbers.language, frozen=True, weights_dtype=weights_dtype))
+    left_out = read_manifest(place).frozen
+    network = build_network(numbers, compat_config(config), load_weights=bool(left_out))
+    tensors = read_chosen(place, weights)
+    frozen = rebuilt(tensors, left_out, network.state_dict(), str(place), prove=numbers == network_config(config))
+    layout = stored_layout(network, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    expected = {name: tensor for name, tensor in layout.items() if name not in frozen}
+    check_tensors(expected, tensors, str(place))
+    network.load_state_dict({**frozen, **tensors}, assign=False)
     tokenizer = Tokenizer.load(folder.tokenizer) if folder.tokenizer.is_dir() else None
     return LoadedRun(network.eval(), tokenizer, config)
+
+
+def read_chosen(place: Path, weights: Weights = "trained") -> dict[str, Tensor]:
+    """Read what a checkpoint holds of the network, with running averages in place of trained tensors where asked for.
+
+    Raises:
+        CheckpointError: If it is damaged, or has no averages.
+    """
+    tensors = read_tensors(place)
+    if weights == "trained":
+        return tensors
+    average_hash(place)
+    average = read_average(place) or {}
+    return tensors | {name: tensor.to(tensors[name].dtype) for name, tensor in average.items()}
+
+
+def average_hash(place: Path) -> str:
+    """Return the SHA-256 of a checkpoint's running averages.
+
+    Raises:
+        CheckpointError: If it has none.
+    """
+    found = read_manifest(place).files.get(AVERAGE)
+    if found is None:
+        raise CheckpointError(
+            f"{place} has no running averages of its weights; leave out --weights ema, or train with run.ema.decay set."
+        )
+    return found
 
 
 def network_config(config: Mapping[str, Any]) -> NetworkConfig:

@@ -1,8 +1,9 @@
 """A checkpoint on disk: a folder that is complete or not there, and that can prove it is undamaged.
 
-``model.safetensors`` holds the network under its own parameter names, ``state/*.pt`` whatever training needs to go on
-(plain types and tensors, loadable with ``weights_only=True``), and ``manifest.json`` the SHA-256 of every file and of
-itself. Everything is written beside its place, synced, and renamed into it.
+``model.safetensors`` holds the network under its own parameter names, ``ema.safetensors`` the running average of those
+that are trained where a run keeps one, ``state/*.pt`` whatever training needs to go on (plain types and tensors,
+loadable with ``weights_only=True``), and ``manifest.json`` the SHA-256 of every file and of itself. Everything is
+written beside its place, synced, and renamed into it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,9 @@ from mmi.checkpoints.tensor_file import Progress, write_tensors
 from mmi.config import ConfigError
 
 SCHEMA_VERSION = 1
-MODEL, STATE, MANIFEST = "model.safetensors", "state", "manifest.json"
+MODEL, AVERAGE, STATE, MANIFEST = "model.safetensors", "ema.safetensors", "state", "manifest.json"
 UNFINISHED, REPLACED, DAMAGED = ".tmp", ".old", ".damaged"
+_HEADER = {"format": "pt", "schema_version": str(SCHEMA_VERSION)}
 
 
 class CheckpointError(ConfigError):
@@ -42,12 +44,15 @@ class Manifest:
         files: SHA-256 of each file, by path relative to the folder.
         tied: Names of tensors that share their memory with another one, and the name that is stored.
         metrics: Scores it was chosen for, such as ``val/loss``.
+        frozen: ``hash`` and ``n_tensors`` of frozen tensors that were left out (``mmi.checkpoints.frozen``); empty
+            where everything is in ``model.safetensors``.
     """
 
     step: int
     files: dict[str, str]
     tied: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    frozen: dict[str, Any] = field(default_factory=dict)
 
 
 def write_checkpoint(
@@ -56,6 +61,9 @@ def write_checkpoint(
     state: Mapping[str, Mapping[str, Any]],
     step: int,
     progress: Progress | None = None,
+    *,
+    average: Mapping[str, Tensor] | None = None,
+    frozen: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint beside ``folder`` and put it in its place once it is complete and on the disk.
 
@@ -67,6 +75,8 @@ def write_checkpoint(
         state: Content of each ``state/<name>.pt``: plain types and tensors only.
         step: Optimizer steps done.
         progress: Told about the bytes of tensors written.
+        average: Running averages of trained tensors by name.
+        frozen: What the manifest says about frozen tensors that are not in ``tensors``.
 
     Raises:
         TypeError: If ``state`` holds an object that could not be read back safely.
@@ -76,12 +86,14 @@ def write_checkpoint(
     draft = _fresh_draft(final)
     try:
         stored, tied = _untie(tensors)
-        write_tensors(draft / MODEL, stored, {"format": "pt", "schema_version": str(SCHEMA_VERSION)}, progress)
+        write_tensors(draft / MODEL, stored, _HEADER, progress)
+        if average is not None:
+            write_tensors(draft / AVERAGE, average, _HEADER)
         (draft / STATE).mkdir()
         for name, content in state.items():
-            torch.save(_plain(content, name), draft / STATE / f"{name}.pt")
+            _save(_plain(content, name), draft / STATE / f"{name}.pt")
         files = {path: sha256(draft / path) for path in _relative_files(draft)}
-        write_manifest(draft, Manifest(step, files, tied))
+        write_manifest(draft, Manifest(step, files, tied, frozen=dict(frozen or {})))
         _publish(draft, final)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -106,7 +118,7 @@ def copy_checkpoint(source: str | Path, target: str | Path, metrics: Mapping[str
                 os.link(source / name, draft / name)
             except OSError:
                 shutil.copyfile(source / name, draft / name)
-        write_manifest(draft, Manifest(manifest.step, manifest.files, manifest.tied, dict(metrics or {})))
+        write_manifest(draft, replace(manifest, metrics=dict(metrics or {})))
         _publish(draft, final)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
@@ -155,17 +167,32 @@ def verify_checkpoint(folder: str | Path) -> Manifest:
 
 
 def read_tensors(folder: str | Path, *, verify: bool = True) -> dict[str, Tensor]:
-    """Read the network's tensors, tied ones under every name, on the CPU.
+    """Read the tensors that are stored, tied ones under every name, on the CPU.
+
+    Where a manifest has ``frozen`` that is not the whole network; see ``mmi.checkpoints.frozen``.
 
     Raises:
         CheckpointError: If the checkpoint is damaged.
     """
     manifest = verify_checkpoint(folder) if verify else read_manifest(folder)
-    try:
-        tensors = load_file(Path(folder) / MODEL)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(_damaged(folder, MODEL)) from error
+    tensors = _load(folder, MODEL)
     return tensors | {alias: tensors[name] for alias, name in manifest.tied.items()}
+
+
+def read_average(folder: str | Path) -> dict[str, Tensor] | None:
+    """Read the running averages of trained tensors, float32 on the CPU; None where the run keeps none.
+
+    Raises:
+        CheckpointError: If they cannot be read; whether they are intact is asked of ``verify_checkpoint``.
+    """
+    return _load(folder, AVERAGE) if AVERAGE in read_manifest(folder).files else None
+
+
+def _load(folder: str | Path, name: str) -> dict[str, Tensor]:
+    try:
+        return load_file(Path(folder) / name)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(_damaged(folder, name)) from error
 
 
 def read_state(folder: str | Path) -> dict[str, dict[str, Any]]:
@@ -292,9 +319,24 @@ def _publish(draft: Path, final: Path) -> None:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json``; call it last, when the files it lists are there."""
-    tree = {"schema_version": SCHEMA_VERSION, **vars(manifest)}
+    # Only where something was left out, so that others stay readable for versions that know nothing of it.
+    fields = {name: value for name, value in vars(manifest).items() if name != "frozen" or value}
+    tree = {"schema_version": SCHEMA_VERSION, **fields}
     text = json.dumps(tree | {"sha256": _own_hash(tree)}, indent=1, sort_keys=True)
     (folder / MANIFEST).write_text(text, encoding="utf-8")
+
+
+def _save(content: Any, path: Path) -> None:
+    """Write plain types and tensors; of a full disk torch says no more than that a position is unexpected."""
+    try:
+        # Given the path, it would not even know what the operating system said.
+        with open(path, "wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        reason = error.__context__
+        while reason is not None and not isinstance(reason, OSError):
+            reason = reason.__context__
+        raise reason or error from None
 
 
 def _own_hash(tree: Mapping[str, Any]) -> str:

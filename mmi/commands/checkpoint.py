@@ -41,7 +41,8 @@ _EXPORT = """\
 nothing was trained, in the tensor's own type where rounding would change a trained one.
 --to safetensors writes a folder that MMInterleaved.from_pretrained and mmi.inference.Generator.from_pretrained read:
 config.yaml, model.safetensors, tokenizer, hashes, and a model card with base weights, licences, data, deviations and
-the scores in the run folder. Read the card before you publish it."""
+the scores in the run folder. Read the card before you publish it.
+Both merge LoRA into the weights beside it and write weights held in 4 bits as plain numbers."""
 _EXPORT_EXAMPLE = """\
 mmi checkpoint export --run runs/official --to official --out out/official
 mmi checkpoint export --run runs/demo --checkpoint best --to safetensors --out out/demo"""
@@ -118,6 +119,7 @@ def export(argv: Sequence[str]) -> int:
     add("--checkpoint", metavar="NAME", help="best, last, step-N or a folder; default: best if there is one, else last")
     add("--to", required=True, choices=("official", "safetensors"), help="which layout to write")
     add("--out", required=True, metavar="DIR", help="a new folder")
+    add("--weights", choices=("trained", "ema"), default="trained", help="as trained (default), or running averages")
     options = parser.read(argv).options
 
     from mmi.checkpoints.conversion import export_official
@@ -127,10 +129,10 @@ def export(argv: Sequence[str]) -> int:
     run_folder, out, which = RunFolder(Path(options.run)), Path(options.out), options.checkpoint or BEST_OR_LAST
     with byte_bar("writing") as progress:
         if options.to == "official":
-            files = export_official(run_folder, which, out, progress)
+            files = export_official(run_folder, which, out, progress, weights=options.weights)
             message = f"wrote {', '.join(file.name for file in files)} to {out}."
         else:
-            card = export_hub_folder(run_folder, which, out, progress)
+            card = export_hub_folder(run_folder, which, out, progress, options.weights)
             message = f"wrote {out}; read {card} before you publish it."
     print(message)
     return DONE

@@ -78,6 +78,7 @@ def _parser(command: str) -> Arguments:
     add = parser.add_argument
     add("--run", metavar="DIR", help="run folder written by mmi fit; required except with --list")
     add("--checkpoint", metavar="NAME", help="best, last, step-N or a folder; default: best if there is one, else last")
+    add("--weights", choices=("trained", "ema"), default="trained", help="as trained (default), or running averages")
     add("--tasks", metavar="LABELS", help="tasks of the config, separated by commas; default: the suite default")
     add("--suite", metavar="NAME", help="a suite of the config; all is every task, also where there is no default")
     add("--list", action="store_true", help="show the tasks and suites of the config, and do nothing else")
@@ -150,7 +151,7 @@ def _evaluate(line: CommandLine, ranks: Ranks) -> int:
     from mmi.checkpoints.run_folder import BEST_OR_LAST
     from mmi.commands.evaluation_model import find_checkpoint
 
-    place, checkpoint = find_checkpoint(folder, options.checkpoint or BEST_OR_LAST)
+    place, checkpoint = find_checkpoint(folder, options.checkpoint or BEST_OR_LAST, options.weights)
     runner = Runner(folder, options.limit, options.batch_size, version("mmi"), ranks, options.on_error)
     if options.dry_run:
         from mmi.commands.evaluation_preview import print_previews
@@ -159,7 +160,7 @@ def _evaluate(line: CommandLine, ranks: Ranks) -> int:
         return DONE
     device = device_of_rank(choose_device(options.device), ranks.size)
     began = time.perf_counter()
-    done = Session(runner, folder, place, checkpoint, device, options.submission).run(jobs)
+    done = Session(runner, folder, place, checkpoint, device, options.submission, options.weights).run(jobs)
     if ranks.rank == 0:
         scored = [one for one in done if one.evaluation.is_scored]
         print_scores([one.evaluation.score for one in scored], breakdown=options.breakdown)

@@ -18,6 +18,7 @@ from mmi_eval.results import Checkpoint, Condition, Evaluation
 from mmi_eval.runner import Progress, Runner
 
 if TYPE_CHECKING:
+    from mmi.checkpoints.run_folder import Weights
     from mmi.commands.evaluation_model import EvaluatedModel
     from mmi_eval.sample import Sample
     from mmi_eval.tasks import Task
@@ -115,6 +116,7 @@ class Session:
     checkpoint: Checkpoint
     device: str
     submit: bool = False
+    weights: Weights = "trained"
     _loaded: tuple[Condition, EvaluatedModel] | None = None
 
     def run(self, jobs: Sequence[Job]) -> list[Done]:
@@ -141,7 +143,7 @@ class Session:
         wanted = replace(job.condition, control="none")
         if self._loaded is None or self._loaded[0] != wanted:
             self._loaded = None  # frees the last network before the next is built
-            self._loaded = wanted, load_model(self.run_folder, self.place, wanted, self.device)
+            self._loaded = wanted, load_model(self.run_folder, self.place, wanted, self.device, self.weights)
         model = self._loaded[1]
         if not model.draws and any(s.request in ("image", "images", "image_loss") for s in job.samples):
             raise UsageError(

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from mmi.checkpoints.run_folder import RunFolder, load_network
+from mmi.checkpoints.run_folder import RunFolder, Weights, average_hash, load_network
 from mmi.checkpoints.storage import MODEL, read_manifest, sha256
-from mmi.inference import Generator
+from mmi.inference import Generator, crop_of
 from mmi.models.build import build_network
 from mmi.models.image_sampling import ImageSampling
 from mmi.models.mm_interleaved import MMInterleaved
@@ -82,42 +82,52 @@ def _settings(decoding: asked.TextDecoding) -> TextDecoding:
     )
 
 
-def find_checkpoint(run: Path, which: str) -> tuple[Path, Checkpoint]:
+def find_checkpoint(run: Path, which: str, weights: Weights = "trained") -> tuple[Path, Checkpoint]:
     """Return the folder of a checkpoint and what identifies it.
 
+    Args:
+        run: The run folder.
+        which: See ``RunFolder.find_checkpoint``.
+        weights: ``ema`` identifies its running averages, whose scores are kept apart.
+
     Raises:
-        ConfigError: If the folder is none of a run, or has no such checkpoint.
+        ConfigError: If the folder is none of a run, or has no such checkpoint or averages.
     """
     folder = RunFolder(run)
     settings = folder.read_config()
     place = folder.find_checkpoint(which)
     manifest = read_manifest(place)
     name = place.name.removesuffix(".old")
+    if weights == "ema":
+        return place, Checkpoint(f"{name}-ema", manifest.step, average_hash(place), _around(folder, settings))
     return place, Checkpoint(name, manifest.step, manifest.files[MODEL], _around(folder, settings))
 
 
 def _around(folder: RunFolder, settings: Mapping[str, Any]) -> str:
-    """Hash what decides answers beside the weights: sizes and switches of the network, and the tokenizer."""
-    model = settings.get("model") or {}
-    digest = hashlib.sha256(json.dumps([model.get("network"), model.get("compat")], sort_keys=True).encode())
+    """Hash what decides answers beside the weights: network, switches, tokenizer, how pictures are made square."""
+    model, crop = settings.get("model") or {}, crop_of(settings)
+    decisive = [model.get("network"), model.get("compat"), *([] if crop == "center" else [crop])]
+    digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode())
     for file in sorted(folder.tokenizer.glob("*")):
         digest.update(f"{file.name} {sha256(file)} ".encode())
     return digest.hexdigest()[:16]
 
 
-def load_model(run: Path, checkpoint: Path, condition: Condition, device: str) -> EvaluatedModel:
+def load_model(
+    run: Path, checkpoint: Path, condition: Condition, device: str, weights: Weights = "trained"
+) -> EvaluatedModel:
     """Rebuild a network and take from it what a condition says; pictures are the runner's affair.
 
     Raises:
         ConfigError: If the checkpoint is damaged or of another architecture.
     """
-    loaded = load_network(run, str(checkpoint))
+    loaded = load_network(run, str(checkpoint), weights=weights)
     network = loaded.network
     if condition.weights == "untrained":
         network = untrained_like(network)
     if not condition.mmfs:
         network.silence_mmfs()
-    return EvaluatedModel(Generator(network.to(device), loaded.require_tokenizer()))
+    return EvaluatedModel(Generator(network.to(device), loaded.require_tokenizer(), crop_of(loaded.config)))
 
 
 def untrained_like(network: MMInterleaved) -> MMInterleaved:

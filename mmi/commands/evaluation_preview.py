@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmi.commands.evaluation_jobs import Job, check_jobs
 from mmi.errors import UsageError, explain
 from mmi_eval.formats.errors import FormatError
+from mmi_eval.results import plain
 from mmi_eval.runner import EvaluationError, Runner
 from mmi_eval.sample import Picture, Sample, controlled
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from mmi_eval.results import Checkpoint
 
 _LONGEST = 2000
+_MOST_PICTURES = 10
 
 
 def print_previews(runner: Runner, jobs: Sequence[Job], checkpoint: Checkpoint) -> None:
@@ -27,15 +30,41 @@ def print_previews(runner: Runner, jobs: Sequence[Job], checkpoint: Checkpoint) 
     for job in jobs:
         print(job.label)
         try:
-            rows = _preview(runner, job, checkpoint)
-            check_jobs([job], runner.limit)
+            rows = missing_files(job, runner.limit)
+            if not rows:
+                check_jobs([job], runner.limit)
+                rows = [*_preview(runner, job, checkpoint).items()]
         except (FileNotFoundError, FormatError, EvaluationError) as error:
-            lost += 1
-            rows = {"missing": explain(error)[0]}
-        for name, text in rows.items():
+            rows = [("missing", explain(error)[0])]
+        lost += any(name == "missing" for name, _ in rows)
+        for name, text in rows:
             print(f"  {name:<9} {text}")
     if lost:
         raise UsageError(f"{lost} of {len(jobs)} tasks cannot be run here; what they lack stands above as missing.")
+
+
+def missing_files(job: Job, limit: int | None) -> list[tuple[str, str]]:
+    """Return a row for each file or folder that a task names and that is not there, and for what its scoring lacks.
+
+    Where all of them are there, a row for each picture that is not; of many the first ones and how many more.
+
+    Raises:
+        FormatError: If a file is malformed.
+    """
+    marked = [value["path"] for value in plain(job.task).values() if isinstance(value, dict) and set(value) == {"path"}]
+    rows = [("missing", f"{path} does not exist") for path in marked if not Path(path).exists()]
+    try:
+        job.task.check()
+    except (FileNotFoundError, FormatError) as error:
+        sentence = explain(error)[0]
+        # Said already where it is about a file of the list.
+        rows += [] if any(text.split()[0] in sentence for _, text in rows) else [("missing", sentence)]
+    if rows:
+        return rows
+    paths = [p.path for sample in job.samples[:limit] for p in (*sample.pictures, *sample.targets)]
+    lost = [str(path) for path in dict.fromkeys(paths) if not path.is_file()]
+    rows = [("missing", path) for path in lost[:_MOST_PICTURES]]
+    return rows + ([("missing", f"and {len(lost) - len(rows)} more pictures")] if len(lost) > len(rows) else [])
 
 
 def _preview(runner: Runner, job: Job, checkpoint: Checkpoint) -> dict[str, str]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmi.commands.arguments import CommandLine
-from mmi.compose import CONFIG_ROOTS, EVALUATION_ROOTS, compose
+from mmi.compose import CONFIG_ROOTS, EVALUATION_ROOTS, Override, compose
 from mmi.config import ConfigError
 from mmi.config_tree import did_you_mean, from_tree, unknown_key
 from mmi.errors import UsageError
@@ -95,7 +96,16 @@ def evaluation_config(line: CommandLine) -> EvaluationConfig:
     Raises:
         ConfigError: On a missing or malformed file, an unknown task, label or key, or a value of the wrong type.
     """
-    tree = compose(line.options.config or [DEFAULT_CONFIG], line.overrides)
+    return read_evaluation_config(line.options.config or [DEFAULT_CONFIG], line.overrides)
+
+
+def read_evaluation_config(configs: Sequence[str | Path], overrides: Sequence[Override] = ()) -> EvaluationConfig:
+    """Merge configs and overrides and check every key.
+
+    Raises:
+        ConfigError: As ``evaluation_config``.
+    """
+    tree = compose(configs, overrides)
     for root in tree:
         if root not in EVALUATION_ROOTS:
             if root in CONFIG_ROOTS:

@@ -34,6 +34,8 @@ _EXAMPLES = {
 mmi fit --config configs/demo.yaml
 mmi fit --config configs/demo.yaml --run.name=long --trainer.max_steps=5000 --data.num_workers=2
 mmi fit --config configs/demo.yaml --data.train='{photos: {format: coco_captions, path: captions.json, images: pics}}'
+mmi fit --config configs/demo.yaml --run.evaluate='{every: 200, tasks: [coco_caption, vqav2], limit: 64}'
+mmi fit --config stages/micro/rec.yaml --run.start_from=runs/stage-pretrain
 mmi fit --run runs/demo --ckpt_path last""",
     "validate": "mmi validate --run runs/demo --ckpt_path best",
     "test": "mmi test --run runs/demo --ckpt_path step-2000",
@@ -87,15 +89,22 @@ def _parser(command: str) -> Arguments:
 
 
 def _session(command: str, settings: Settings, line: CommandLine, argv: Sequence[str]) -> None:
+    from lightning.pytorch.utilities import rank_zero_only
+
     from mmi.checkpoints.run_folder import BEST_OR_LAST, RunFolder
+    from mmi.checkpoints.storage import tidy_up
     from mmi.commands.settings import wrong_input
     from mmi.commands.trainer_cli import Session, TrainerCLI
     from mmi.models.freezing import backbone_states
+    from mmi.training.start import load_start
 
     folder = RunFolder(settings.run.path)
     wanted = line.options.ckpt_path or (None if command == "fit" else BEST_OR_LAST)
     if wanted == "auto" and command == "fit":
         wanted = "last" if folder.has_checkpoints else None
+    if command == "fit" and wanted and rank_zero_only.rank == 0:
+        # Before a path is taken: what a save cut short has left is about to change its name.
+        tidy_up(folder.checkpoints)
     checkpoint, passed_over = folder.find_intact(wanted) if wanted else (None, [])
     for remark in passed_over:
         print(f"mmi {command}: {remark}", file=sys.stderr)
@@ -104,9 +113,13 @@ def _session(command: str, settings: Settings, line: CommandLine, argv: Sequence
     # A checkpoint from elsewhere starts a run of its own.
     resume = checkpoint is not None and checkpoint.resolve().is_relative_to(folder.checkpoints.resolve())
     with wrong_input():
-        session = Session(command, folder, resume, ("mmi", command, *argv))
+        session = Session(command, folder, resume, ("mmi", command, *argv), checkpoint)
         session.refuse_used_folder(settings)
         cli = TrainerCLI(settings, session)
+        if command == "fit" and settings.run.start_from is not None and checkpoint is None:
+            told = load_start(cli.model.network, settings.run.start_from)
+            if cli.trainer.is_global_zero:
+                print(told, file=sys.stderr)
     if command == "fit" and cli.trainer.is_global_zero:
         for state in backbone_states(cli.model.network):
             print(state, file=sys.stderr)

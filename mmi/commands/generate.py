@@ -45,7 +45,13 @@ def run(command: str, argv: Sequence[str]) -> int:
     checkpoint = folder.find_checkpoint(options.checkpoint or BEST_OR_LAST)
     chosen = (folder.read_config().get("run") or {}).get("generation") or {}
     settings = _settings(options, from_tree(GenerationSettings, chosen, "run.generation"))
-    generator = Generator.load(options.run, str(checkpoint), device=choose_device(options.device))
+    generator = Generator.load(
+        options.run,
+        str(checkpoint),
+        device=choose_device(options.device),
+        weights_dtype=options.weights_dtype,
+        weights=options.weights,
+    )
     if generator.network.image_decoder is None and options.new_images:
         raise UsageError(f"the model of {options.run} has no image decoder; use --new-images 0.")
     out = Path(options.out) if options.out else _next_folder(Path(options.run) / "generations")
@@ -68,8 +74,14 @@ def _parser(command: str) -> Arguments:
     add = parser.add_argument
     add("--run", required=True, metavar="DIR", help="run folder written by mmi fit")
     add("--checkpoint", metavar="NAME", help="best, last, step-N or a folder; default: best if there is one, else last")
+    add("--weights", choices=("trained", "ema"), default="trained", help="as trained (default), or running averages")
     add("--out", metavar="DIR", help="where to write; default: the next free RUN/generations/N")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    add(
+        "--weights-dtype",
+        choices=("float32", "bfloat16", "nf4"),
+        help="hold the language model's weights in this form, which saves memory; default: as in training",
+    )
     prompt = parser.add_argument_group("prompt, in reading order")
     prompt.add_argument("--text", "--prompt", dest="items", action=_InOrder, metavar="TEXT", help="a stretch of text")
     prompt.add_argument("--image", dest="items", action=_InOrder, metavar="FILE", help="a picture")

@@ -19,7 +19,7 @@ from mmfs.benchmark.timing import clock_for
 from mmi.config import LanguageConfig
 from mmi.data.document import ImageItem, TextItem
 from mmi.data.encode import encode_items
-from mmi.data.images import center_crop, to_pixels, to_rgb
+from mmi.data.images import to_pixels, to_rgb, to_square
 from mmi.data.microworld.layouts.part import WorldPart
 from mmi.data.microworld.layouts.visdial import dialog_of
 from mmi.inference import Generator
@@ -168,7 +168,7 @@ def full_passes(generator: Generator, question: Question, n_together: int) -> li
     prompt = [tokenizer.special.bos, *encoded.ids]
     starts = torch.tensor([start + 1 for start in encoded.image_starts], device=generator.device)
     size = network.config.vision.image_size
-    pixels = to_pixels(center_crop(to_rgb(question.picture), size))[None].to(generator.device)
+    pixels = to_pixels(to_square(to_rgb(question.picture), size, generator.crop))[None].to(generator.device)
     language, scores = network.language_model, []
     for options in _dealt([tokenizer.encode(option) for option in question.options], n_together):
         width, n = max(map(len, options)), len(options)

@@ -82,25 +82,30 @@ def count_network(config: NetworkConfig, compat: object = "corrected") -> Networ
     """
     from mmi.models.build import build_network
     from mmi.models.freezing import backbone_states
+    from mmi.models.quantised import count_numbers
     from mmi.planning import without_values
 
     with without_values():
         network = build_network(config, compat, load_weights=False)  # pyright: ignore[reportArgumentType]
     counts: dict[str, list[int]] = {}
+    numbers = count_numbers(network)
     for name, parameter in network.named_parameters():
         entry = counts.setdefault(_part_of(network, name), [0, 0])
-        entry[0] += parameter.numel()
-        entry[1] += parameter.numel() * parameter.requires_grad
+        entry[0] += numbers[name]
+        entry[1] += numbers[name] * parameter.requires_grad
     parts = [PartCount(part, total, trainable) for part, (total, trainable) in counts.items()]
     return NetworkCount(parts, backbone_states(network))
 
 
 def _part_of(network: nn.Module, name: str) -> str:
-    """Return ``top / child``, or ``top / mmfs`` for everything inside an MMFS branch."""
+    """Return ``top / child``, ``top / mmfs`` for everything inside an MMFS branch, or ``top / lora``."""
     from mmi.models.decoder_block import MMFSBranch
+    from mmi.models.lora import DOWN, UP
     from mmi.models.spatial_mmfs import SpatialMMFS
 
     path = name.split(".")
+    if path[-1] in (DOWN, UP):
+        return f"{path[0]} / lora"
     for depth in range(1, len(path)):
         if isinstance(network.get_submodule(".".join(path[:depth])), (MMFSBranch, SpatialMMFS)):
             return f"{path[0]} / mmfs"

@@ -200,22 +200,26 @@ def rehearse(
 
 
 def _count(part: nn.Module) -> Count:
-    sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
+    from mmi.models.quantised import count_numbers
+
+    numbers = count_numbers(part)
+    sizes = [(numbers[name], p.requires_grad) for name, p in part.named_parameters()]
     return Count(sum(n for n, _ in sizes), sum(n for n, trained in sizes if trained))
 
 
 def recomputes(network: NetworkConfig) -> bool:
     """Say whether any part recomputes its activations."""
-    parts = (network.vision.trunk, network.language, network.image_decoder.unet)
+    parts = (network.vision.trunk, network.vision.adapter, network.language, network.image_decoder.unet)
     return any(part.activation_checkpointing for part in parts)
 
 
 def with_checkpointing(network: NetworkConfig, recompute: bool) -> NetworkConfig:
     """Switch the recomputation of activations on or off in every part that has it."""
     vision, decoder = network.vision, network.image_decoder
+    trunk, adapter = (replace(part, activation_checkpointing=recompute) for part in (vision.trunk, vision.adapter))
     return replace(
         network,
-        vision=replace(vision, trunk=replace(vision.trunk, activation_checkpointing=recompute)),
+        vision=replace(vision, trunk=trunk, adapter=adapter),
         language=replace(network.language, activation_checkpointing=recompute),
         image_decoder=replace(decoder, unet=replace(decoder.unet, activation_checkpointing=recompute)),
     )

@@ -17,9 +17,10 @@ from mmi.checkpoints.storage import MODEL, CheckpointError, read_manifest
 from mmi.commands.evaluation_tasks import build_task
 from mmi.config import ConfigError
 from mmi_eval.formats.errors import FormatError
+from mmi_eval.metrics.intervals import Score
 from mmi_eval.report.charts import Point
 from mmi_eval.report.evaluated import AS_TRAINED, Result, read_result
-from mmi_eval.report.run_record import Branch, Network, Panel, RunRecord
+from mmi_eval.report.run_record import AskedScore, Branch, Network, Panel, RunRecord
 from mmi_eval.results import Evaluation, without_marks
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ def read_run(path: str | Path, asked: Asked | None = None) -> RunRecord:
         folder=without_home(Path(path).as_posix()),
         config=config,
         config_text=folder.config_file.read_text(encoding="utf-8"),
-        sessions=_sessions(folder.environment_file, remarks),
+        sessions=read_sessions(folder.environment_file, remarks),
         log=read_log(folder.metrics_file, remarks),
+        asked=_asked(folder.training_scores, remarks),
         panels=_panels(folder.samples, remarks),
         network=_network(folder, remarks),
         skipped=_skipped(folder.skipped_file, remarks),
@@ -99,7 +101,13 @@ def _number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _sessions(path: Path, remarks: list[str]) -> list[Mapping[str, Any]]:
+def read_sessions(path: Path, remarks: list[str]) -> list[Mapping[str, Any]]:
+    """Read the sessions of ``environment.json``; none where it is absent or damaged.
+
+    Args:
+        path: The file.
+        remarks: Takes one sentence if it cannot be read.
+    """
     tree = _json(path, remarks)
     sessions = tree.get("sessions") if isinstance(tree, dict) else None
     return [session for session in sessions if isinstance(session, dict)] if isinstance(sessions, list) else []
@@ -114,6 +122,22 @@ def _json(path: Path, remarks: list[str]) -> Any:
     except (ValueError, OSError) as error:
         remarks.append(f"{path.name} cannot be read: {error}.")
         return None
+
+
+def _asked(scores: Path, remarks: list[str]) -> dict[str, list[AskedScore]]:
+    """Read the scores of benchmarks that were asked while training."""
+    found: dict[str, list[AskedScore]] = {}
+    for path in scores.glob("step-*.json"):
+        tree = _json(path, remarks) or {}
+        try:
+            for name, row in tree["scores"].items():
+                score = Score(float(row["value"]), float(row["low"]), float(row["high"]), int(row["n"]))
+                limit = tree.get("limit") if row.get("limited") else None
+                known = AskedScore(int(tree["step"]), score, bool(row["percent"]), limit, bool(row["headline"]))
+                found.setdefault(str(name), []).append(known)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            remarks.append(f"{path.name} holds no scores of a step and is not shown.")
+    return {name: sorted(found[name], key=lambda asked: asked.step) for name in sorted(found)}
 
 
 def _panels(samples: Path, remarks: list[str]) -> list[Panel]:

@@ -117,6 +117,7 @@ def _scores(line: CommandLine) -> tuple[list[dict[str, Any]], list[str]]:
 def _score_run(line: CommandLine) -> tuple[list[dict[str, Any]], list[str]]:
     """Score the evaluations of a run with the settings they were asked with; one that cannot be stops no other."""
     from mmi.commands.score_table import print_submissions
+    from mmi_eval.folder_lock import InUseError
     from mmi_eval.formats.errors import FormatError
     from mmi_eval.results import find_evaluations, without_marks
     from mmi_eval.runner import EvaluationError, Runner
@@ -125,7 +126,10 @@ def _score_run(line: CommandLine) -> tuple[list[dict[str, Any]], list[str]]:
     options = line.options
     folder = Path(options.run)
     wanted = None if options.tasks is None else {name.strip() for name in options.tasks.split(",")}
-    found = [e for e in find_evaluations(folder) if wanted is None or {e.plan.task, e.plan.label} & wanted]
+    lost: list[str] = []
+    found = [e for e in find_evaluations(folder, lost) if wanted is None or {e.plan.task, e.plan.label} & wanted]
+    if lost and not found:
+        raise FormatError(lost[0])
     if not found:
         raise UsageError(_why_none(folder, wanted))
     runner = Runner(folder, code_version=version("mmi"))
@@ -133,12 +137,11 @@ def _score_run(line: CommandLine) -> tuple[list[dict[str, Any]], list[str]]:
     if options.submission:
         check_submissions({e.plan.label: task for e, task in zip(found, tasks, strict=True)})
     scored: list[Evaluation] = []
-    lost: list[str] = []
     for evaluation, task in zip(found, tasks, strict=True):
         try:
             scored.append(runner.score(task, evaluation))
-        except (FormatError, OSError, EvaluationError) as error:
-            if len(found) == 1:
+        except (FormatError, OSError, EvaluationError, InUseError) as error:
+            if len(found) == 1 and not lost:
                 raise
             lost.append(f"{evaluation.plan.label} ({evaluation.plan.condition.label}): {explain(error)[0]}")
             continue
@@ -153,7 +156,7 @@ def _why_none(folder: Path, wanted: set[str] | None) -> str:
 
     if not folder.is_dir():
         return f"{folder} does not exist; give a run folder."
-    there = dict.fromkeys(e.plan.label for e in find_evaluations(folder))
+    there = dict.fromkeys(e.plan.label for e in find_evaluations(folder, []))
     if not there or wanted is None:
         return f"{folder} holds no evaluations; run mmi evaluate --run {folder} first."
     names = ", ".join(sorted(wanted))

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from mmi.commands.arguments import CommandLine
 from mmi.compose import CONFIG_ROOTS, Override, compose
-from mmi.config import CompatConfig, ConfigError, LossConfig, NetworkConfig, Preset
+from mmi.config import CompatConfig, ConfigError, LossConfig, NetworkConfig, Preset, SavingsConfig
 from mmi.config_tree import arguments_from_tree, from_tree, parameters, to_tree, unknown_key
 from mmi.errors import UsageError
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mmi.training.optimizer import OptimizerConfig
     from mmi.training.run import RunConfig
 
-MODEL_KEYS = ("network", "loss", "optimizer", "compat")
+MODEL_KEYS = ("network", "loss", "optimizer", "compat", "savings")
 TRAINER_DEFAULTS = {
     "accelerator": "auto",
     "devices": "auto",
@@ -72,6 +73,7 @@ class Settings:
         compat: Defects followed or corrected.
         data: Keywords of the data module, typed, every default filled in.
         run: Name, checkpoints, loggers, panel.
+        savings: Work that a training step leaves out.
     """
 
     seed: int
@@ -82,10 +84,12 @@ class Settings:
     compat: Preset | CompatConfig
     data: dict[str, Any]
     run: RunConfig
+    savings: SavingsConfig
 
     def tree(self) -> dict[str, Any]:
         """Return the whole configuration as plain types; alone it repeats the run."""
         model = {"network": self.network, "loss": self.loss, "optimizer": self.optimizer, "compat": self.compat}
+        model["savings"] = self.savings
         parts = {"seed_everything": self.seed, "trainer": self.trainer, "model": model, "data": self.data}
         return to_tree({**parts, "run": self.run})
 
@@ -127,6 +131,7 @@ def settings_from_command_line(line: CommandLine, *, run: str | None = None) -> 
             raise ConfigError(unknown_key(f"model.{key}", MODEL_KEYS))
     network_settings(tree)
     from_tree(LossConfig, model.get("loss") or {}, "model.loss")
+    from_tree(SavingsConfig, model.get("savings") or {}, "model.savings")
     return tree
 
 
@@ -170,20 +175,30 @@ def check_settings(tree: Mapping[str, Any], command: str) -> Settings:
     from mmi.data.datamodule import InterleavedDataModule
     from mmi.training.optimizer import OptimizerConfig
     from mmi.training.run import RunConfig
+    from mmi.training.strategies import check_strategy
 
     model = section(tree, "model")
     network, compat = network_settings(tree)
     optimizer = from_tree(OptimizerConfig, model.get("optimizer") or {}, "model.optimizer")
     run = from_tree(RunConfig, section(tree, "run"), "run")
     data = _data_settings(section(tree, "data"), network, InterleavedDataModule, needs_training=command == "fit")
-    trainer = _trainer_settings(section(tree, "trainer"), run, has_validation=bool(data["val"]))
+    ends = data["stop"] != "never"
+    trainer = _trainer_settings(section(tree, "trainer"), run, has_validation=bool(data["val"]), data_ends=ends)
+    check_strategy(
+        trainer.get("strategy", "auto"),
+        trainer.get("precision"),
+        optimizer.matrices,
+        network.language.weights_dtype,
+        trainer.get("accumulate_grad_batches", 1),
+    )
     if command == "fit" and trainer.get("max_steps", -1) < 0 and trainer.get("max_time") is None:
         raise ConfigError("trainer.max_steps is not set; training data never ends, so say where a run does.")
     seed = tree.get("seed_everything")
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise ConfigError(f"seed_everything is {seed!r}; expected a whole number.")
     loss = from_tree(LossConfig, model.get("loss") or {}, "model.loss")
-    return Settings(seed or 0, trainer, network, loss, optimizer, compat, data, run)
+    savings = from_tree(SavingsConfig, model.get("savings") or {}, "model.savings")
+    return Settings(seed or 0, trainer, network, loss, optimizer, compat, data, run, savings)
 
 
 def _data_settings(
@@ -216,7 +231,9 @@ def fill_in_from_network(data: dict[str, Any], network: NetworkConfig) -> dict[s
     return derived | data
 
 
-def _trainer_settings(given: dict[str, Any], run: RunConfig, *, has_validation: bool) -> dict[str, Any]:
+def _trainer_settings(
+    given: dict[str, Any], run: RunConfig, *, has_validation: bool, data_ends: bool = False
+) -> dict[str, Any]:
     from lightning.pytorch import Trainer
 
     for key, instead in TRAINER_ELSEWHERE.items():
@@ -234,7 +251,39 @@ def _trainer_settings(given: dict[str, Any], run: RunConfig, *, has_validation: 
         trainer["val_check_interval"] = run.save_every * trainer.get("accumulate_grad_batches", 1)
     if not has_validation:
         trainer["limit_val_batches"] = 0
+    _refuse_cut_steps(trainer, data_ends)
     return trainer
+
+
+def _refuse_cut_steps(trainer: Mapping[str, Any], data_ends: bool) -> None:
+    """Refuse to validate, and perhaps save, or to end an epoch or the run between the batches of one step."""
+    size = trainer.get("accumulate_grad_batches", 1)
+    if size == 1:
+        return
+    if trainer.get("max_time") is not None:
+        raise ConfigError(
+            f"trainer.max_time can end a run inside an optimizer step of trainer.accumulate_grad_batches {size}; set "
+            "trainer.max_steps instead."
+        )
+    if not isinstance(trainer.get("val_check_interval"), (int, float, NoneType)):
+        raise ConfigError(
+            "trainer.val_check_interval is a time, which can cut an optimizer step of trainer.accumulate_grad_batches "
+            f"{size} in two; give a number of batches that is a multiple of {size}."
+        )
+    if data_ends and trainer.get("max_epochs") not in (0, 1):
+        # The last step of an epoch may be short, and batches are counted through all epochs.
+        raise ConfigError(
+            f"trainer.max_epochs is {trainer.get('max_epochs')} and data.stop ends each epoch, so validations can cut "
+            f"an optimizer step of trainer.accumulate_grad_batches {size} in two; set trainer.max_epochs to 1, or "
+            "data.stop to never and trainer.max_steps."
+        )
+    for name in ("val_check_interval", "limit_train_batches", "overfit_batches"):
+        value = trainer.get(name)
+        if isinstance(value, int) and value % size:
+            raise ConfigError(
+                f"trainer.{name} is {value} batches, which cuts an optimizer step of trainer.accumulate_grad_batches "
+                f"{size} in two; make it a multiple of {size}."
+            )
 
 
 def _names_classes(value: object) -> bool:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentError
 from lightning import LightningModule, Trainer
@@ -16,7 +19,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities import rank_zero_only
 from transformers.utils import logging as transformers_logging
 
-from mmi.checkpoints.environment import record_session
+from mmi.checkpoints.environment import record_end, record_session
 from mmi.checkpoints.run_folder import RunFolder
 from mmi.checkpoints.storage import CheckpointError
 from mmi.commands.fingerprints import fingerprint_sources
@@ -34,9 +37,14 @@ from mmi.models.mm_interleaved import MMInterleaved
 from mmi.tokens import Tokenizer
 from mmi.training.agreement import leaves, refuse_disagreement
 from mmi.training.contact_sheet import Part
+from mmi.training.disk import checkpoint_bytes, refuse_unfit_disk
 from mmi.training.interrupt import TrainingInterrupted
 from mmi.training.module import MMInterleavedModule
 from mmi.training.run import make_callbacks, make_loggers, make_panel, make_plugins
+from mmi.training.strategies import make_strategy
+
+if TYPE_CHECKING:
+    from mmi.commands.training_evaluation import TrainingEvaluation
 
 __all__ = ["Session", "TrainerCLI", "TrainingInterrupted", "calm_libraries"]
 
@@ -50,12 +58,14 @@ class Session:
         folder: The run folder.
         resume: Whether training goes on from a checkpoint of this folder.
         command_line: What was typed, for the record.
+        checkpoint: Where to go on from, its files compared with their hashes.
     """
 
     command: str
     folder: RunFolder
     resume: bool
     command_line: tuple[str, ...]
+    checkpoint: Path | None = None
 
     def refuse_used_folder(self, settings: Settings) -> None:
         """Refuse to mix a fresh run with the checkpoints of an earlier one, before anything is built.
@@ -103,8 +113,12 @@ class TrainerCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with the run's loggers, callbacks and checkpoint format."""
         settings, folder = self.settings, self.session.folder
+        strategy = settings.trainer.get("strategy", "auto")
+        if isinstance(strategy, str):
+            kwargs["strategy"] = make_strategy(strategy)
         self.datamodule.check_network(settings.network)
         is_fit = self.session.command == "fit"
+        plugins = make_plugins(self.session.checkpoint)
         self.datamodule.setup("fit" if is_fit else "validate")
         callbacks: list[Callback] = [RunProgress()] if settings.trainer.get("enable_progress_bar", True) else []
         if not is_fit:
@@ -112,15 +126,20 @@ class TrainerCLI(LightningCLI):
             self.predictions = PredictionFile(folder.path / "predictions.jsonl")
             callbacks += [self.predictions] if self.session.command == "predict" else []
             self.trainer_defaults = {"callbacks": callbacks}
-            return super().instantiate_trainer(logger=False, plugins=make_plugins(), **kwargs)
+            return super().instantiate_trainer(logger=False, plugins=plugins, **kwargs)
+        evaluate = _evaluation(settings, self.datamodule.tokenizer)
+        run, network = settings.run, self.model.network
+        if rank_zero_only.rank == 0:
+            size = checkpoint_bytes(network, trained_only=run.trainable_only, averaged=run.ema is not None)
+            refuse_unfit_disk(folder.path, size, resume=self.session.resume)
         if not self.session.resume and rank_zero_only.rank == 0:
             folder.start(settings.tree(), self.datamodule.tokenizer)
         writer = _PanelWriter(settings, self.datamodule.tokenizer)
         panel = make_panel(settings.run, folder, _panel_documents(settings), writer)
-        callbacks += [_OpenFolder(settings, self.session), *make_callbacks(settings.run, folder, panel)]
+        callbacks += [_OpenFolder(settings, self.session), *make_callbacks(run, folder, panel, evaluate, network)]
         self.trainer_defaults = {"callbacks": callbacks}
         return super().instantiate_trainer(
-            logger=make_loggers(settings.run, folder), plugins=make_plugins(), default_root_dir=folder.path, **kwargs
+            logger=make_loggers(settings.run, folder), plugins=plugins, default_root_dir=folder.path, **kwargs
         )
 
 
@@ -129,6 +148,7 @@ class _OpenFolder(Callback):
 
     def __init__(self, settings: Settings, session: Session) -> None:
         self.settings, self.session = settings, session
+        self._began: float | None = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the configuration of a resumed run and record versions, devices and the command.
@@ -149,6 +169,19 @@ class _OpenFolder(Callback):
         data.skips.write_to(folder.skipped_file)
         if trainer.is_global_zero:
             record_session(folder.environment_file, self.session.command_line, self.settings.seed, prints)
+            self._began = time.perf_counter()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record how long the session took, and the most memory it held."""
+        began, self._began = self._began, None
+        if began is None:
+            return
+        with suppress(OSError):  # a full disk has been told of by whoever had more to write
+            record_end(self.session.folder.environment_file, time.perf_counter() - began)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Record the same of a session that was stopped."""
+        self.on_fit_end(trainer, pl_module)
 
 
 class _PanelWriter:
@@ -160,10 +193,24 @@ class _PanelWriter:
         if not settings.network.image_decoder.enabled:
             self.settings = replace(chosen, max_images=0, min_images=0)
         self.tokenizer = tokenizer
+        self.crop = settings.data["crop"]
 
     def __call__(self, network: MMInterleaved, prompt: Sequence[Part]) -> Sequence[Part]:
         """Return texts and pictures that follow the prompt."""
-        return Generator(network, self.tokenizer).generate(prompt, self.settings)
+        return Generator(network, self.tokenizer, self.crop).generate(prompt, self.settings)
+
+
+def _evaluation(settings: Settings, tokenizer: Tokenizer) -> TrainingEvaluation | None:
+    """Return what asks the benchmarks of ``run.evaluate``, after looking for all it needs."""
+    chosen = settings.run.evaluate
+    if chosen is None:
+        return None
+    from mmi.commands.training_evaluation import TrainingEvaluation
+
+    evaluation = TrainingEvaluation(chosen, tokenizer, settings.data["crop"])
+    if rank_zero_only.rank == 0:
+        evaluation.check(draws=settings.network.image_decoder.enabled)
+    return evaluation
 
 
 def _panel_documents(settings: Settings) -> Iterator[Document]:

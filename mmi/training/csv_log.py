@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 STEP = "step"
@@ -31,6 +31,9 @@ class CsvLog(Logger):
         self._columns: list[str] = []
         self._rows: list[dict[str, str]] | None = None
         self._last_row_at = 0
+        # Whether the file lacks rows, or has some too many.
+        self._stale = False
+        self._refused = False
 
     @property
     def name(self) -> str:
@@ -48,18 +51,34 @@ class CsvLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float | Tensor], step: int | None = None) -> None:
-        """Write the values of a step, in the same row as what is there for it already."""
+        """Write the values of a step, in the same row as what is there for it already.
+
+        Rows that the disk refuses wait in memory and are written with a later one.
+        """
         step = int(step or 0)
         row = {STEP: str(step)} | {name: f"{float(value):.8g}" for name, value in metrics.items() if name != STEP}
-        if self._rows is None:
-            self._rows = self._read_before(step)
+        try:
+            if self._rows is None:
+                self._rows = self._read_before(step)
+            self._add(row)
+            self._stale = self._refused = False
+        except OSError as error:
+            if not self._refused:
+                rank_zero_warn(
+                    f"{self.path} cannot be written ({error.strerror or error}); training goes on, and what is logged "
+                    "is written once it can be."
+                )
+            self._stale = self._refused = True
+
+    def _add(self, row: dict[str, str]) -> None:
+        assert self._rows is not None
         same_step = bool(self._rows) and self._rows[-1][STEP] == row[STEP]
         if same_step:
             row = self._rows.pop() | row
         self._rows.append(row)
         new = [name for name in row if name not in self._columns]
-        if new or not self.path.is_file():
-            self._columns += new
+        self._columns += new
+        if new or self._stale or not self.path.is_file():
             self._rewrite()
         else:
             self._write_last(replace=same_step)
@@ -74,11 +93,8 @@ class CsvLog(Logger):
         # Rows are written whole, line end included, so a last row without one was cut short by a crash.
         whole = rows if self.path.read_bytes().endswith(b"\n") else rows[:-1]
         kept = [row for row in whole if row.get(STEP, "").isdigit() and int(row[STEP]) < step]
-        if len(kept) != len(rows):
-            self._rows = kept
-            self._rewrite()
-        else:
-            self._last_row_at = self.path.stat().st_size
+        self._stale = len(kept) != len(rows)
+        self._last_row_at = self.path.stat().st_size
         return kept
 
     def _rewrite(self) -> None:

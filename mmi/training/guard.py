@@ -6,7 +6,6 @@ they can be looked at (``mmi data preview``) or left out.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections import deque
@@ -22,6 +21,8 @@ from torch.optim import Optimizer
 
 from mmi.batch import InterleavedBatch
 from mmi.training.checkpointing import at_step_end
+from mmi.training.incidents import note_incident
+from mmi.training.sharding import whole
 
 OnNonFinite = Literal["skip", "stop"]
 MOST_SKIPPED_RUNNING = 10
@@ -49,6 +50,7 @@ class StepGuard(Callback):
         self.n_skipped = 0
         self._running = 0
         self._documents: list[str] = []
+        self._parts: list[Tensor] = []
         self._losses: list[tuple[int, Tensor, list[str]]] = []
         self._leaps = LossLeaps()
 
@@ -67,12 +69,12 @@ class StepGuard(Callback):
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             return
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = whole(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if trainer.strategy.reduce_boolean_decision(bool(norm.isfinite()), all=True):
             self._running = 0
             return
         step = trainer.global_step + 1
-        self._write(trainer, step, "gradient not finite", float(norm))
+        self._note(trainer, step, "gradient not finite", float(norm), self._documents)
         self.n_skipped, self._running = self.n_skipped + 1, self._running + 1
         for parameter in parameters:
             parameter.grad = None
@@ -88,11 +90,12 @@ class StepGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: InterleavedBatch, batch_idx: int
     ) -> None:
         """Keep the loss on its device; look at losses where the run waits for the device anyway."""
-        documents = [f"{span.source}:{span.document_id}" for span in batch.provenance]
-        self._losses.append((trainer.global_step, outputs["loss"].detach(), documents))
+        self._parts.append(outputs["loss"].detach())
         if not at_step_end(trainer, batch_idx):
             return
-        self._documents.clear()
+        # Lightning has divided each by their number.
+        self._losses.append((trainer.global_step, torch.stack(self._parts).sum(), self._documents))
+        self._documents, self._parts = [], []
         if trainer.global_step % (getattr(trainer, "log_every_n_steps", 0) or 1) == 0:
             self._look_for_leaps(trainer)
 
@@ -101,24 +104,16 @@ class StepGuard(Callback):
         for (step, _, documents), value in zip(self._losses, values, strict=True):
             usual = self._leaps.usual
             if self._leaps.is_leap(value):
-                self._documents = documents
-                self._write(trainer, step, "loss leaps", value, usual=usual)
-        self._documents = []
+                self._note(trainer, step, "loss leaps", value, documents, usual=usual)
         self._losses.clear()
 
-    def _write(self, trainer: Trainer, step: int, what: str, value: float, usual: float | None = None) -> None:
-        record = {
-            "step": step,
-            "rank": trainer.global_rank,
-            "what": what,
-            # JSON has no word for what is not finite.
-            "value": value if math.isfinite(value) else str(value),
-            "usual": usual,
-            "documents": self._documents,
-        }
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({k: v for k, v in record.items() if v is not None}) + "\n")
+    def _note(
+        self, trainer: Trainer, step: int, what: str, value: float, documents: list[str], usual: float | None = None
+    ) -> None:
+        # JSON has no word for what is not finite.
+        plain = value if math.isfinite(value) else str(value)
+        facts = {"value": plain, "usual": usual, "documents": documents}
+        note_incident(self.file, step, trainer.global_rank, what, facts)
 
 
 class LossLeaps:

@@ -55,6 +55,15 @@ class GracefulInterrupt(Checkpoint):
             self._process = os.getpid()
             self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
 
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take SIGTERM back from Lightning."""
+        self._listen_alone()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take SIGTERM back from Lightning; do not begin if a signal has come by now."""
+        self._listen_alone()
+        self._stop_if_requested(trainer, has_begun=False)
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stop listening."""
         self._stop_listening()
@@ -83,15 +92,17 @@ class GracefulInterrupt(Checkpoint):
         if trainer.state.fn == "fit":
             self._stop_if_requested(trainer)
 
-    def _stop_if_requested(self, trainer: Trainer) -> None:
+    def _stop_if_requested(self, trainer: Trainer, *, has_begun: bool = True) -> None:
         # Every rank must stop at the same step, whichever got the signal.
         if not trainer.strategy.reduce_boolean_decision(self.requested, all=False):
             return
         step = trainer.global_step
-        if trainer.sanity_checking:
-            raise TrainingInterrupted("stopped before the first step; there was nothing to save.")
-        self.checkpoints.save(trainer, "last")
+        is_saved = has_begun and not trainer.sanity_checking
+        if is_saved:
+            self.checkpoints.save(trainer, "last", final=True)
         again = " " + _queue_again() if self._queues_again and trainer.is_global_zero else ""
+        if not is_saved:
+            raise TrainingInterrupted(f"stopped before the first step; there was nothing to save.{again}")
         raise TrainingInterrupted(f"stopped and saved at step {step}; go on with --ckpt_path last.{again}")
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
@@ -109,6 +120,15 @@ class GracefulInterrupt(Checkpoint):
             return
         self.requested = True
         print("\nstopping after this step; once more stops at once.", file=sys.stderr, flush=True)
+
+    def _listen_alone(self) -> None:
+        """Put out the handler that Lightning has laid around ours since ``setup``.
+
+        After it Lightning ends the run behind the next batch, unsaved and, where batches are accumulated, inside a
+        step; and it talks to other ranks from inside the handler.
+        """
+        if self._previous:
+            signal.signal(signal.SIGTERM, self._receive)
 
     def _stop_listening(self) -> None:
         """Restore the handlers; Lightning may put ours back afterwards, which then acts like the default."""

@@ -20,6 +20,7 @@ from mmi.config import Preset
 from mmi.models.decoder_block import MMFSBranch
 from mmi.models.output import NetworkOutput
 from mmi.models.spatial_mmfs import SpatialMMFS
+from mmi.training.sharding import whole_tree
 
 OTHER_SOURCE = "other"
 
@@ -248,14 +249,18 @@ def gate_values(network: nn.Module) -> dict[str, float]:
     In the language model that is the gate, ``tanh(g)``. The U-Net's modules have none: theirs is the root mean square
     of the last convolution, which starts at zero like a gate.
     """
-    opened: dict[str, Tensor] = {}
+    found: dict[str, Tensor] = {}
     for name, module in network.named_modules():
         if isinstance(module, MMFSBranch):
-            opened[f"gate/{name}"] = module.gate.detach().float().tanh().mean()
+            found[name] = module.gate
         elif isinstance(module, SpatialMMFS):
-            opened[f"gate/{name}"] = module.conv.weight.detach().float().square().mean().sqrt()
-    if not opened:
+            found[name] = module.conv.weight
+    if not found:
         return {}
+    opened: dict[str, Tensor] = {}
+    for name, tensor in whole_tree(found).items():
+        tensor = tensor.detach().float()
+        opened[f"gate/{name}"] = tensor.tanh().mean() if tensor.ndim == 1 else tensor.square().mean().sqrt()
     return dict(zip(opened, torch.stack(list(opened.values())).tolist(), strict=True))
 
 

@@ -1,10 +1,11 @@
 """The network under Lightning: steps, losses weighed over ranks, logging. The maths is in the network and ``loss``.
 
-A loss is a mean over the ranks of one micro-batch; accumulated micro-batches are averaged.
+A loss is a mean over one optimizer step: the batches accumulated in it, on all ranks.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -13,16 +14,19 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from mmi.batch import InterleavedBatch
+from mmi.checkpoints.frozen import rebuilt
 from mmi.checkpoints.storage import CheckpointError, check_tensors
-from mmi.config import CompatConfig, LossConfig, NetworkConfig, Preset
+from mmi.config import CompatConfig, LossConfig, NetworkConfig, Preset, SavingsConfig
 from mmi.models.build import build_network
 from mmi.models.noise import DiffusionDraws
 from mmi.models.output import NetworkOutput
+from mmi.training.checkpoint_io import FROZEN, NETWORK
 from mmi.training.checkpointing import at_step_end
-from mmi.training.loss import StepLoss, count_terms, touch, weigh, without_losses
+from mmi.training.loss import StepLoss, count_batch, count_terms, touch, weigh, without_losses
 from mmi.training.metrics import DocumentScore, score_documents
 from mmi.training.optimizer import (
     NO_DECAY,
@@ -34,6 +38,8 @@ from mmi.training.optimizer import (
 )
 from mmi.training.randomness import seed_step
 from mmi.training.records import EvaluationRecord, TrainingRecord
+from mmi.training.sharding import on_cpu, whole, whole_tree
+from mmi.training.strategies import ShardedStrategy
 
 # Validation draws the same noise at every visit and in every run, so that its curve can be compared.
 _VALIDATION_SEED = 0
@@ -47,6 +53,7 @@ class MMInterleavedModule(LightningModule):
         loss: Weights of the two losses; one of weight 0 is not computed.
         optimizer: Rates, decay and schedule.
         compat: Defects of the official system followed or corrected.
+        savings: Work that is left out at equal numbers.
 
     Raises:
         ConfigError: If a setting is wrong or weights do not fit it.
@@ -58,17 +65,22 @@ class MMInterleavedModule(LightningModule):
         loss: LossConfig = LossConfig(),  # noqa: B008 - frozen
         optimizer: OptimizerConfig = OptimizerConfig(),  # noqa: B008 - frozen
         compat: Preset | CompatConfig = "corrected",
+        savings: SavingsConfig = SavingsConfig(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         self.compat = CompatConfig.of(compat)
         self.loss = loss
         self.optimizer_config = optimizer
         self.network = build_network(network, self.compat)
+        self.network.use_savings(savings)
         decoder = self.network.image_decoder
-        self.draws_images = decoder is not None and loss.image_weight != 0
-        if decoder is not None and not self.draws_images:
+        has_weight = loss.image_weight != 0
+        self.draws_images = decoder is not None and (has_weight or not savings.drop_unweighted_images)
+        if decoder is not None and not has_weight:
             # Nothing would train it, but weight decay would still shrink it.
             decoder.requires_grad_(False)
+        if loss.text_weight == 0:
+            self.network.language_model.text_head.requires_grad_(False)
         self.seed = 0
         self._step_of_draws = -1
         self._images_of_step = 0
@@ -79,13 +91,29 @@ class MMInterleavedModule(LightningModule):
     # Steps
 
     def training_step(self, batch: InterleavedBatch, batch_idx: int) -> Tensor:
-        """Return the loss of a micro-batch, as this rank contributes it."""
+        """Return the loss of a batch, as it contributes to its step.
+
+        Raises:
+            RuntimeError: If a step has several batches and none of them says what is in the others.
+        """
         output, loss = self._step(batch, self._training_draws(batch))
         assert self._training is not None
         self._training.update(batch, output, loss)
-        if self.trainer.world_size > 1 or not loss.total.requires_grad:
-            return loss.total + touch(p for p in self.network.parameters() if p.requires_grad)
-        return loss.total
+        total = loss.total
+        n_accumulated = self.trainer.accumulate_grad_batches
+        if n_accumulated > 1:
+            if batch.step_terms is None:
+                raise RuntimeError(
+                    f"trainer.accumulate_grad_batches is {n_accumulated} but a batch does not know what is in the "
+                    "others of its step; give the trainer the loader as mmi.data.whole_steps.WholeSteps."
+                )
+            # Lightning divides by this number; the last step of an epoch may have fewer batches.
+            total = total * (n_accumulated / batch.step_terms[-1])
+        if self.trainer.world_size > 1 or not total.requires_grad:
+            # Units of a sharded network are let go again by now; every rank ran them all.
+            left = (p for p in self.network.parameters() if p.requires_grad and not isinstance(p, DTensor))
+            return total + touch(left)
+        return total
 
     def validation_step(self, batch: InterleavedBatch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Record the losses of a batch."""
@@ -103,13 +131,16 @@ class MMInterleavedModule(LightningModule):
 
     def _step(self, batch: InterleavedBatch, draws: DiffusionDraws | None) -> tuple[NetworkOutput, StepLoss]:
         output = self.network(without_losses(batch, text=self.loss.text_weight != 0), draws)
-        n_ranks = self._trainer.world_size if self._trainer is not None else 1
-        counts = count_terms(output)
-        if n_ranks > 1:
+        counts = count_terms(output) if batch.step_terms is None else batch.step_terms.float()
+        if self._trainer is not None and self._trainer.world_size > 1:
             torch.distributed.all_reduce(counts)
         denominator = self.compat.image_loss_denominator
         assert denominator is not None, "compat was resolved at construction"
-        return output, weigh(output, self.loss, counts, n_ranks=n_ranks, image_denominator=denominator)
+        return output, weigh(output, self.loss, counts, image_denominator=denominator)
+
+    def count_terms(self, batch: InterleavedBatch) -> Tensor:
+        """Count what a batch adds to the denominators of its step, int64[4], before the network sees it."""
+        return count_batch(without_losses(batch), self.network.config)
 
     def _training_draws(self, batch: InterleavedBatch) -> DiffusionDraws | None:
         """Draw for a batch; images are counted through the optimizer step, over ranks and accumulated batches."""
@@ -152,6 +183,14 @@ class MMInterleavedModule(LightningModule):
         counts = gathered.tolist()
         return sum(counts[: self.global_rank]), sum(counts)
 
+    # Strategy
+
+    def configure_model(self) -> None:
+        """Cut the network into shares where the strategy does that."""
+        strategy = self._trainer.strategy if self._trainer is not None else None
+        if isinstance(strategy, ShardedStrategy):
+            strategy.shard(self.network)
+
     # Optimizer
 
     def configure_optimizers(self) -> dict[str, Any]:
@@ -161,7 +200,13 @@ class MMInterleavedModule(LightningModule):
         fused = config.fused if config.fused is not None else "mixed" not in str(self.trainer.precision)
         optimizer = build_optimizer(groups, config, fused=fused)
         rank_zero_info(groups_table(groups))
-        schedule = build_schedule(optimizer, config, float(self.trainer.estimated_stepping_batches))
+        n_steps = self.trainer.max_steps
+        if n_steps < 0 or self.trainer.limit_train_batches != 1.0:
+            # Not asked without need: it opens the loader, under strategies that cut the network into shares before a
+            # checkpoint has said where in the data to go on.
+            n_steps = self.trainer.estimated_stepping_batches
+        # -1 is Lightning's word for steps that nothing limits, as where only trainer.max_time ends the run.
+        schedule = build_schedule(optimizer, config, float(n_steps) if n_steps >= 0 else math.inf)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # Recording
@@ -177,12 +222,20 @@ class MMInterleavedModule(LightningModule):
         self._training.throughput.start()
         seed_step(self.seed, self.global_step, batch_idx % self.trainer.accumulate_grad_batches, self.global_rank)
 
+    def on_after_backward(self) -> None:
+        """Give a zero gradient to what had nothing to do, as ``touch`` does on many ranks."""
+        if self.trainer.world_size > 1:
+            return
+        for parameter in self.network.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Note the gradient norm, before clipping, of steps that are logged."""
         assert self._training is not None
         if (self.global_step + 1) % self._log_every == 0:
             gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-            self._training.gradient_norm = torch.nn.utils.get_total_norm(gradients)
+            self._training.gradient_norm = whole(torch.nn.utils.get_total_norm(gradients))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Take the step, and stop the clock before callbacks save or draw."""
@@ -253,10 +306,20 @@ class MMInterleavedModule(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse in one sentence a checkpoint of another architecture or other parameter groups."""
-        found = {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items()}
+        found = {k.removeprefix(NETWORK): v for k, v in checkpoint["state_dict"].items()}
+        if left_out := checkpoint.get(FROZEN):
+            own = {name: t for name, t in self.network.state_dict().items() if name not in found}
+            own = whole_tree(own, on_cpu)
+            found |= rebuilt(found, left_out, own, "the checkpoint")
+            checkpoint["state_dict"] = {NETWORK + name: tensor for name, tensor in found.items()}
         check_tensors(self.network.state_dict(), found, "the checkpoint")
         if self.trainer.state.fn != "fit":
             return
+        if "optimizer_states" not in checkpoint:
+            raise CheckpointError(
+                "the checkpoint holds weights alone (mmi checkpoint convert wrote it), so there is no step to go on "
+                "from; start a new run from its weights by run.start_from."
+            )
         expected = [(g.name, len(g.parameters)) for g in group_parameters(self.network, self.optimizer_config)]
         for state in checkpoint.get("optimizer_states", []):
             saved = [(g.get("name"), len(g["params"])) for g in state["param_groups"]]

@@ -60,7 +60,8 @@ class GroupRates:
         gates: Gates of MMFS in the language model.
         sampling_offsets: Offset predictors of every deformable attention: MMFS and the ViT-Adapter.
         language_mmfs: The rest of MMFS in the language model.
-        language_model: Layers, embeddings, norm and old head rows of the library's model, where it is trained.
+        language_model: Layers, embeddings, norm and old head rows of the library's model, where it is trained; LoRA
+            beside its layers, whose decay pulls towards the frozen weights.
         vision_trunk: The CLIP transformer, where it is trained.
         vision_adapter: The ViT-Adapter.
         visual_resampler: Patches to visual tokens.

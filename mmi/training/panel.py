@@ -11,6 +11,7 @@ import numpy as np
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
 from mmi.config import ConfigError
@@ -20,6 +21,7 @@ from mmi.models.mm_interleaved import MMInterleaved
 from mmi.training.checkpointing import at_step_end
 from mmi.training.contact_sheet import Part, contact_sheet
 from mmi.training.randomness import undisturbed
+from mmi.training.sharding import gathered
 
 Generate = Callable[[MMInterleaved, Sequence[Part]], Sequence[Part]]
 """Continues a prompt of texts and pictures with the network given."""
@@ -100,12 +102,16 @@ class PromptPanel(Callback):
         step = trainer.global_step
         if step == 0 or step % self.every or not at_step_end(trainer, batch_idx):
             return
-        if trainer.is_global_zero:
-            network = pl_module.network
-            assert isinstance(network, MMInterleaved)
-            with undisturbed(network), trainer.precision_plugin.forward_context():
-                answers = [tuple(self.generate(network, item.prompt)) for item in self.items]
-            self._show(trainer, self._save(answers, step), step)
+        network = pl_module.network
+        assert isinstance(network, MMInterleaved)
+        with gathered(network):
+            if trainer.is_global_zero:
+                with undisturbed(network), trainer.precision_plugin.forward_context():
+                    answers = [tuple(self.generate(network, item.prompt)) for item in self.items]
+                try:
+                    self._show(trainer, self._save(answers, step), step)
+                except OSError as error:
+                    rank_zero_warn(f"the panel of step {step} cannot be written ({error}); training goes on.")
         trainer.strategy.barrier("PromptPanel")
 
     def _save(self, answers: Sequence[Sequence[Part]], step: int) -> Image.Image:

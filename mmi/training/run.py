@@ -18,11 +18,16 @@ from mmi.data.document import Document
 from mmi.data.skips import counted
 from mmi.errors import require_package
 from mmi.models.generation import GenerationSettings
-from mmi.training.checkpointing import FolderCheckpointIO, RunCheckpoint
+from mmi.models.mm_interleaved import MMInterleaved
+from mmi.training.checkpoint_io import FolderCheckpointIO, LeftOut
+from mmi.training.checkpointing import RunCheckpoint
 from mmi.training.csv_log import CsvLog
+from mmi.training.ema import EmaConfig, WeightAverage
+from mmi.training.evaluating import Evaluate, EvaluateConfig, EvaluateWhileTraining
 from mmi.training.guard import OnNonFinite, StepGuard
 from mmi.training.interrupt import GracefulInterrupt
 from mmi.training.panel import Generate, PromptPanel, panel_from_documents, panel_from_prompts
+from mmi.training.watchdog import StallWatch
 
 LoggerName = Literal["csv", "tensorboard", "wandb"]
 
@@ -49,10 +54,17 @@ class RunConfig:
     Args:
         name: The run folder is ``<folder>/<name>``; repeating a command finds it again.
         folder: Where run folders are.
+        start_from: Weights to start from, of another run or stage: a run folder, a checkpoint folder, or an exported
+            folder. Only weights are taken; a run that goes on from a checkpoint of its own does not look at it.
         save_every: Optimizer steps between two checkpoints.
         keep: How many ``step-N`` checkpoints stay beside ``last`` and ``best``.
         on_non_finite: What a gradient that is not finite does: ``skip`` leaves the step out and counts it, up to ten
             running; ``stop`` ends the run. Either way ``incidents.jsonl`` names the documents.
+        trainable_only: Leave frozen backbones out of checkpoints; they are rebuilt from the weights that
+            ``model.network`` names and proved to be the same by a hash in the manifest.
+        ema: Running averages of trained weights, saved beside them; ``null`` keeps none.
+        stalled_after: Seconds without a batch after which it is told what data the run waits for; ``null`` is never.
+        evaluate: Benchmarks asked while training; ``null`` asks none.
         panel_every: Optimizer steps between two drawings of the prompt panel; 0 draws none.
         panel_documents: How many documents of the data are in the panel, each cut before its last picture.
         panel_prompts: Prompts of your own, each a list of texts and of pictures written ``{image: FILE}``.
@@ -63,9 +75,14 @@ class RunConfig:
 
     name: str = "run"
     folder: str = "runs"
+    start_from: str | None = None
     save_every: int = 1000
     keep: int = 5
     on_non_finite: OnNonFinite = "skip"
+    trainable_only: bool = False
+    ema: EmaConfig | None = None
+    stalled_after: float | None = 600.0
+    evaluate: EvaluateConfig | None = None
     panel_every: int = 0
     panel_documents: int = 4
     panel_prompts: tuple[tuple[str | dict[str, str], ...], ...] = ()
@@ -81,6 +98,8 @@ class RunConfig:
             value = getattr(self, name)
             if value < least:
                 raise ConfigError(f"run.{name} is {value}; expected at least {least}.")
+        if self.stalled_after is not None and self.stalled_after <= 0:
+            raise ConfigError(f"run.stalled_after is {self.stalled_after}; expected seconds above 0, or null.")
         if self.panel_every and not (self.panel_documents or self.panel_prompts):
             raise ConfigError(
                 "run.panel_every asks for a panel of no prompts; set run.panel_documents or panel_prompts."
@@ -187,20 +206,53 @@ def _no_panel(looked_at: Sequence[str]) -> str:
     )
 
 
-def make_callbacks(config: RunConfig, folder: RunFolder, panel: PromptPanel | None = None) -> list[Callback]:
-    """Build what watches over a run: the prompt panel, gradients, checkpoints, Ctrl-C.
+def make_callbacks(
+    config: RunConfig,
+    folder: RunFolder,
+    panel: PromptPanel | None = None,
+    evaluate: Evaluate | None = None,
+    network: MMInterleaved | None = None,
+) -> list[Callback]:
+    """Build what watches over a run: the prompt panel, benchmarks, gradients, averages, checkpoints, Ctrl-C.
 
     Args:
         config: Settings of the run.
         folder: Where everything is written.
         panel: What ``make_panel`` returned.
+        evaluate: Asks the benchmarks of ``config.evaluate``.
+        network: As it was built, needed where ``config.trainable_only``.
+
+    Raises:
+        ConfigError: If frozen weights that checkpoints should do without were drawn at random.
     """
-    checkpoints = RunCheckpoint(folder.checkpoints, config.save_every, config.keep)
+    monitored = config.evaluate is not None and config.evaluate.monitor is not None
+    left_out = None
+    if config.trainable_only:
+        assert network is not None, "only a network can say what is frozen"
+        left_out = LeftOut.of(network)
+    checkpoints = RunCheckpoint(
+        folder.checkpoints,
+        config.save_every,
+        config.keep,
+        None if monitored else "val/loss",
+        incidents=folder.incidents_file,
+        left_out=left_out,
+    )
     guard = StepGuard(folder.incidents_file, config.on_non_finite)
     callbacks: list[Callback] = [guard, checkpoints, GracefulInterrupt(checkpoints)]
+    if config.stalled_after is not None:
+        callbacks.insert(0, StallWatch(config.stalled_after, folder.stalled_file, folder.incidents_file))
+    if config.ema is not None:
+        callbacks.insert(0, WeightAverage(config.ema))
+    if evaluate is not None and config.evaluate is not None:
+        callbacks.insert(0, EvaluateWhileTraining(evaluate, config.evaluate, folder.training_scores, checkpoints))
     return callbacks if panel is None else [panel, *callbacks]
 
 
-def make_plugins() -> list[FolderCheckpointIO]:
-    """Build the plugins a trainer needs to write our checkpoint folders."""
-    return [FolderCheckpointIO()]
+def make_plugins(verified: Path | None = None) -> list[FolderCheckpointIO]:
+    """Build the plugins a trainer needs to write our checkpoint folders.
+
+    Args:
+        verified: A checkpoint that ``RunFolder.find_intact`` returned, so that it is not hashed once more.
+    """
+    return [FolderCheckpointIO(verified)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from factories import batch, tiny_config, wake_up
 
+from mmi.checkpoints import environment
 from mmi.checkpoints.environment import record_session
 from mmi.checkpoints.run_folder import RunFolder, load_network, read_tracking, write_tracking
 from mmi.checkpoints.storage import CheckpointError, write_checkpoint
@@ -132,6 +135,31 @@ def test_the_environment_names_versions_but_neither_host_nor_home(
         assert secret not in text
 
 
+@pytest.mark.parametrize(
+    ("slow", "code"),
+    [
+        ((), {"commit": "abc", "changed": True}),
+        (("status",), {"commit": "abc", "changed": None}),
+        (("status", "rev-parse"), {"commit": None, "changed": None}),
+    ],
+    ids=["git answers", "changes take too long", "git takes too long"],
+)
+def test_a_git_that_takes_too_long_is_no_installed_package(
+    slow: tuple[str, ...], code: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(line: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        if line[3] in slow:
+            raise subprocess.TimeoutExpired(line, 10)
+        return subprocess.CompletedProcess(line, 0, {"rev-parse": "abc\n", "status": " M a.py\n"}[line[3]])
+
+    package = tmp_path / "mmi" / "__init__.py"
+    monkeypatch.setattr(environment.sys.modules["mmi"], "__file__", str(package))
+    monkeypatch.setattr(environment.subprocess, "run", run)
+    assert environment._code_state() == {"installed": True}
+    (tmp_path / ".git").mkdir()
+    assert environment._code_state() == code
+
+
 def test_tracker_ids_are_kept(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert read_tracking(folder) == {}
@@ -175,6 +203,16 @@ def test_in_place_of_a_damaged_last_the_one_before_is_taken_and_told(tmp_path: P
     damage(folder.checkpoints / "step-4", "bit")
     place, remarks = folder.find_intact("last")
     assert (place.name, len(remarks)) == ("best", 2)
+
+
+def test_in_place_of_a_last_that_is_gone_the_newest_is_taken_and_told(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for name, step in (("step-2", 2), ("step-4", 4)):
+        save(folder, name, step)
+    assert folder.has_checkpoints
+    place, remarks = folder.find_intact("last")
+    assert place == folder.checkpoints / "step-4"
+    assert remarks == [f"there is no checkpoint {folder.checkpoints / 'last'}."]
 
 
 def test_a_damaged_checkpoint_that_was_named_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from toy_training import StepLosses, ToyData, run_config, toy_batch, toy_module,
 
 from mmi.checkpoints.run_folder import RunFolder
 from mmi.checkpoints.storage import CheckpointError, read_manifest, read_state, read_tensors
-from mmi.config import LossConfig, NetworkConfig, ResamplerConfig
+from mmi.config import ConfigError, LossConfig, NetworkConfig, ResamplerConfig
+from mmi.training.optimizer import OptimizerConfig
 from mmi.training.run import make_callbacks, make_loggers
 
 STEPS = 6
@@ -153,6 +154,14 @@ def test_a_batch_with_nothing_to_learn_is_no_mistake(what: str) -> None:
     assert all(math.isfinite(loss) for loss in losses.by_step.values())
     assert (losses.by_step[1] == 0.0) == (what in ("nothing", "only-fillers"))
     assert all(bool(p.isfinite().all()) for p in module.parameters())
+
+
+def test_a_cosine_in_a_run_that_only_the_clock_ends_is_refused() -> None:
+    module = toy_module()
+    module.optimizer_config = OptimizerConfig(warmup_steps=1)
+    trainer = toy_trainer([], -1, max_epochs=1, max_time="00:00:01:00")
+    with pytest.raises(ConfigError, match=r"needs to know its end; set trainer\.max_steps, or schedule: constant\."):
+        trainer.fit(module, ToyData())
 
 
 def test_validation_repeats_itself_and_leaves_out_what_is_random() -> None:

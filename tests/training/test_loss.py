@@ -67,7 +67,7 @@ def test_two_ranks_give_the_loss_and_gradients_of_one_process() -> None:
     parts = [output([1.0, 2.0, 6.0], [0.25]), output([4.0], [0.5, 1.0, 0.75])]
     whole = output([1.0, 2.0, 6.0, 4.0], [0.25, 0.5, 1.0, 0.75])
     counts = sum(count_terms(part) for part in parts)
-    shares = [weigh(part, LossConfig(), counts, n_ranks=2, image_denominator="corrected").total for part in parts]
+    shares = [weigh(part, LossConfig(), counts, image_denominator="corrected").total for part in parts]
     together = alone(whole).total
     average = sum(shares) / 2  # what gradient averaging does
     torch.testing.assert_close(average, together)
@@ -80,7 +80,7 @@ def test_two_ranks_give_the_loss_and_gradients_of_one_process() -> None:
 def test_a_rank_without_images_does_not_change_what_the_others_weigh() -> None:
     parts = [output([1.0], [0.5, 1.5]), output([1.0], [])]
     counts = sum(count_terms(part) for part in parts)
-    images = [weigh(p, LossConfig(), counts, n_ranks=2, image_denominator="corrected").image for p in parts]
+    images = [weigh(p, LossConfig(), counts, image_denominator="corrected").image for p in parts]
     assert float(sum(images) / 2) == 1.0
 
 
@@ -97,6 +97,10 @@ def test_rows_that_only_fill_a_step_have_no_loss() -> None:
     assert filled.image_loss.tolist() == [True, False]
     assert without_losses(rows) is rows
     assert bool((without_losses(rows, text=False).labels == -100).all())
+
+
+def test_touching_nothing_is_zero() -> None:
+    assert torch.equal(touch([]), torch.zeros(()))
 
 
 def test_touching_gives_every_parameter_a_zero_gradient_whatever_its_value() -> None:

@@ -3,48 +3,15 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy_training import ToyData, run_config, toy_batch, toy_module, toy_trainer
+from dealt_training import DealtData
+from toy_training import run_config, toy_module, toy_trainer
 
-from mmi.batch import InterleavedBatch
 from mmi.checkpoints.run_folder import RunFolder
 from mmi.checkpoints.storage import read_state
 from mmi.training.run import make_callbacks, make_loggers
-
-
-def one_row(batch: InterleavedBatch, row: int) -> InterleavedBatch:
-    """Keep one row; the second row of the toy batches has no picture at all."""
-    kept, rows = batch.image_row == row, slice(row, row + 1)
-    assert batch.target_images is not None
-    return replace(
-        batch,
-        text_ids=batch.text_ids[rows],
-        labels=batch.labels[rows],
-        attention_mask=batch.attention_mask[rows],
-        document_ids=batch.document_ids[rows],
-        position_ids=batch.position_ids[rows],
-        images=batch.images[kept],
-        target_images=batch.target_images[kept],
-        image_row=batch.image_row[kept] * 0,
-        image_start=batch.image_start[kept],
-        image_loss=batch.image_loss[kept],
-        provenance=tuple(span._replace(row=0) for span in batch.provenance if span.row == row),
-    )
-
-
-class DealtData(ToyData):
-    """Give each rank its row, or one process both."""
-
-    def __init__(self) -> None:
-        super().__init__(2, self._deal)
-
-    def _deal(self, number: int) -> InterleavedBatch:
-        assert self.trainer is not None
-        batch = toy_batch(number)
-        return batch if self.trainer.world_size == 1 else one_row(batch, self.trainer.global_rank)
 
 
 def fit(folder: Path, **settings) -> list[dict[str, str]]:
