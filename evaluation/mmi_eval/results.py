@@ -228,9 +228,27 @@ class Evaluation:
         self.__dict__.pop("score", None)
 
 
-def find_evaluations(run: str | Path) -> list[Evaluation]:
-    """Return the evaluations of a run folder, by task and label, the condition "as trained" first."""
-    found = [Evaluation(file.parent) for file in sorted(Path(run, "evaluations").glob("*/*/evaluation.json"))]
+def find_evaluations(run: str | Path, damaged: list[str] | None = None) -> list[Evaluation]:
+    """Return the evaluations of a run folder, by task and label, the condition "as trained" first.
+
+    Args:
+        run: The run folder.
+        damaged: Takes a sentence for each whose record cannot be read, which is then left out.
+
+    Raises:
+        FormatError: If a record cannot be read and ``damaged`` is not given.
+    """
+    found = []
+    for file in sorted(Path(run, "evaluations").glob("*/*/evaluation.json")):
+        evaluation = Evaluation(file.parent)
+        try:
+            _ = evaluation.plan
+        except (FormatError, OSError) as error:
+            if damaged is None:
+                raise
+            damaged.append(str(error))
+        else:
+            found.append(evaluation)
     return sorted(
         found,
         key=lambda e: (e.plan.task, e.plan.label, e.plan.condition != Condition(), e.plan.condition.label),

@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from .asking import GIVE_UP_AFTER, Asking, EvaluationError, OnError, Progress
+from .folder_lock import locked
 from .formats.errors import FormatError, write_json
+from .matching import answered_samples
 from .model import InterleavedModel
 from .outputs import opened_answer, opened_output
 from .predictions import read_answers
@@ -114,21 +117,23 @@ class Runner:
             FormatError: If one is malformed.
             EvaluationError: If not a single sample could be answered, one could not and ``on_error`` is ``stop``, or
                 the processes were started with different settings or data.
+            InUseError: If another command works in the folder.
         """
         condition, everything = condition or Condition(), task.samples()
         plan = self._plan(task, everything, checkpoint, condition, label)
         self._agree(plan)
         evaluation = self.evaluation(plan)
-        if self.ranks.rank == 0:
-            write_json(evaluation.folder / "evaluation.json", plan.record(), indent=1)
-        samples = controlled(everything, condition.control)[: self.limit]
         self._n_evaluated += 1
-        name = f"evaluation {self._n_evaluated}"
-        tell = progress or _silent
-        Asking(task, model, samples, evaluation, self.batch_size, self.on_error, self.ranks, tell, name).run()
-        if self.ranks.rank == 0:
-            self._finish(task, evaluation, everything, submit=submit and can_submit(task))
-        self.ranks.gather("scored")
+        name, tell = f"evaluation {self._n_evaluated}", progress or _silent
+        samples = controlled(everything, condition.control)[: self.limit]
+        # The other processes work for the first one.
+        with locked(evaluation.folder) if self.ranks.rank == 0 else nullcontext():
+            if self.ranks.rank == 0:
+                write_json(evaluation.folder / "evaluation.json", plan.record(), indent=1)
+            Asking(task, model, samples, evaluation, self.batch_size, self.on_error, self.ranks, tell, name).run()
+            if self.ranks.rank == 0:
+                self._finish(task, evaluation, everything, submit=submit and can_submit(task))
+            self.ranks.gather("scored")
         return Evaluation(evaluation.folder)
 
     def _finish(self, task: Task, evaluation: Evaluation, everything: Sequence[Sample], *, submit: bool) -> None:
@@ -153,8 +158,10 @@ class Runner:
 
         Raises:
             FormatError: If the data or the task are not those that were asked, or samples were never asked.
+            InUseError: If another command works in the folder.
         """
-        return self._score(task, evaluation, task.samples())
+        with locked(evaluation.folder):
+            return self._score(task, evaluation, task.samples())
 
     def _score(self, task: Task, evaluation: Evaluation, everything: Sequence[Sample]) -> Evaluation:
         plan = evaluation.plan
@@ -213,15 +220,8 @@ def score_file(task: Task, path: Path, code_version: str = "", label: str = "") 
     """
     answers = read_answers(path, task.name, task.result_keys)
     everything = task.samples()
-    known = {sample.id for sample in everything}
-    if unknown := [sample_id for sample_id in answers if sample_id not in known]:
-        raise FormatError(
-            f"{path} answers {len(unknown)} samples that {task.name} does not have, such as {unknown[0]}; use the "
-            "questions it was made for (n: null for all of them)."
-        )
-    samples = [sample for sample in everything if sample.id in answers]
-    if not samples:
-        raise FormatError(f"{path} answers no sample of {task.name}; check that it is the right file.")
+    hint = "use the questions it was made for (n: null for all of them)"
+    samples = answered_samples(everything, answers, path, task.name, "sample", hint)
     opened = [opened_output(answers[sample.id], sample, path.parent) for sample in samples]
     elsewhere = Checkpoint("elsewhere", 0, "")
     limit = len(samples) if len(samples) < len(everything) else None
@@ -235,7 +235,8 @@ def score_file(task: Task, path: Path, code_version: str = "", label: str = "") 
 
 def share_untrained(run: Path, task: str) -> None:
     """Put the scores of the untrained network beside those of the trained one, as a baseline of the same samples."""
-    found = [e for e in find_evaluations(run) if e.plan.task == task and e.is_scored]
+    # A damaged record of another evaluation stops none.
+    found = [e for e in find_evaluations(run, []) if e.plan.task == task and e.is_scored]
     untrained = {e.plan.asked: e for e in found if e.plan.condition == Condition(weights="untrained")}
     for evaluation in found:
         fresh = untrained.get(evaluation.plan.asked)

@@ -16,6 +16,7 @@ from typing import Any
 from .formats.caption_results import named_like
 from .formats.errors import FormatError, existing_file
 from .formats.nocaps import DOMAINS, read_domains
+from .matching import answered_samples
 from .metrics.meteor import METEOR_JAR
 from .results import SCHEMA_VERSION
 from .tasks import TASKS
@@ -196,14 +197,8 @@ def _score_boxes(predictions: Path, references: Sequence[Path], options: FileOpt
         )
     task = RefCOCO(pickled[0], others[0], _NOWHERE, split=options.split)
     said, everything = read_boxes(predictions), task.samples()
-    if unknown := sorted(said.keys() - {sample.id for sample in everything}):
-        raise FormatError(
-            f"{predictions} answers {len(unknown)} expressions that the split {options.split} does not have, such as "
-            f"{unknown[0]}; ids are sent_id."
-        )
-    samples = [sample for sample in everything if sample.id in said]
-    if not samples:
-        raise FormatError(f"{predictions} answers no expression of {pickled[0]}; check that it is the right file.")
+    asked = f"the split {options.split} of {pickled[0]}"
+    samples = answered_samples(everything, said, predictions, asked, "expression", "ids are sent_id")
     scored = task.score(samples, [said[sample.id] for sample in samples])
     return replace(scored, counts={**scored.counts, "not in the file": len(everything) - len(samples)})
 

@@ -399,7 +399,7 @@ def test_our_own_lines_are_scored_from_anywhere(runner, task, tmp_path):
     ("text", "sentence"),
     [
         ('[{"question_id": 1}]', 'entry 0 has no key "answer"'),
-        ('[{"question_id": 999, "answer": "a"}]', "answers 1 samples that vqav2 does not have, such as 999"),
+        ('[{"question_id": 999, "answer": "a"}]', "answers 1 samples that vqav2 does not hold, such as 999"),
         ('[{"question_id": 0, "answer": "a"}, {"question_id": 0, "answer": "b"}]', "there twice"),
         ("[]", "answers no sample"),
         ('{"task":"okvqa","version":1,"id":"0","output":"a"}', "answers the task okvqa"),

@@ -208,7 +208,9 @@ def test_results_of_other_expressions_are_refused_and_missing_ones_counted(tmp_p
     write_box_results(tmp_path / "one.json", {2: (0.0, 0.0, 4.0, 4.0)})
     assert score_results(tmp_path / "one.json", tmp_path / "truth.jsonl").counts["not in the file"] == 2
     write_box_results(tmp_path / "other.json", {2: (0.0, 0.0, 4.0, 4.0), 9: (0.0, 0.0, 4.0, 4.0)})
-    with pytest.raises(FormatError, match=r"other.json answers 9, which .*truth.jsonl does not hold"):
+    with pytest.raises(
+        FormatError, match=r"other.json answers 1 expressions that .*truth.jsonl does not hold, such as 9"
+    ):
         score_results(tmp_path / "other.json", tmp_path / "truth.jsonl")
 
 

@@ -83,5 +83,7 @@ def _session(session: Mapping[str, Any], number: int, of: int) -> Markup:
 
 def _code_words(code: Mapping[str, Any]) -> str:
     if not code.get("commit"):
-        return "an installed package, no source checkout"
-    return f"commit {code['commit']}" + (", with uncommitted changes" if code.get("changed") else "")
+        return "an installed package, no source checkout" if code.get("installed") else "not recorded"
+    if code.get("changed") is None:
+        return f"commit {code['commit']}, changes not recorded"
+    return f"commit {code['commit']}" + (", with uncommitted changes" if code["changed"] else "")

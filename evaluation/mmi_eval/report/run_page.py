@@ -9,7 +9,7 @@ from .page import render_page
 from .run_record import RunRecord
 from .scores import kinds_section, scores_section
 from .summary import lead, summary_section
-from .training import losses_section, network_section, samples_section
+from .training import asked_section, losses_section, network_section, samples_section
 from .worst import worst_section
 
 
@@ -23,6 +23,7 @@ def render_run(run: RunRecord, written_by: str) -> str:
     sections = [
         summary_section(run),
         losses_section(run),
+        asked_section(run),
         samples_section(run),
         drawn_section(run),
         scores_section(run),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmi_eval.metrics.intervals import Score
+
 from .charts import Point
 from .evaluated import Result
 
@@ -61,6 +63,25 @@ class Network:
 
 
 @dataclass(frozen=True)
+class AskedScore:
+    """A score of the network as it was at one step of training.
+
+    Args:
+        step: Optimizer step.
+        score: With its interval and n.
+        percent: It is a fraction that is written times 100.
+        limit: Only so many first samples were asked; ``None`` for all.
+        headline: It stands for its task.
+    """
+
+    step: int
+    score: Score
+    percent: bool = True
+    limit: int | None = None
+    headline: bool = True
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """A training run with its evaluations.
 
@@ -71,6 +92,7 @@ class RunRecord:
         config_text: The same as it is in the file.
         sessions: Entries of ``environment.json``.
         log: Columns of ``metrics.csv``: step and value, in order.
+        asked: Scores of benchmarks asked while training, by ``TASK/SCORE``, first step first.
         panels: Through training, first step first.
         network: From the checkpoint; None where the run has none.
         skipped: Records not used in training, by source and reason.
@@ -84,6 +106,7 @@ class RunRecord:
     config_text: str = ""
     sessions: Sequence[Mapping[str, Any]] = ()
     log: Mapping[str, Sequence[Point]] = field(default_factory=dict)
+    asked: Mapping[str, Sequence[AskedScore]] = field(default_factory=dict)
     panels: Sequence[Panel] = ()
     network: Network | None = None
     skipped: Mapping[tuple[str, str], int] = field(default_factory=dict)

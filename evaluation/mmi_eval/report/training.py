@@ -9,11 +9,13 @@ from .markup import NOTHING, Markup, element, fold, fragment, missing, note, par
 from .numbers import short
 from .page import Section
 from .pictures import figure, picture_file
-from .run_record import Branch, Panel, RunRecord
+from .run_record import AskedScore, Branch, Panel, RunRecord
 from .tables import Column, table
+from .wording import interval, readable
 
 _SHOWN_ROWS = 12
 _PANEL_WIDTH = 960
+_MOST_CURVES = 6
 
 
 def losses_section(run: RunRecord) -> Section:
@@ -30,6 +32,18 @@ def losses_section(run: RunRecord) -> Section:
     if not body:
         body = missing("No step was logged: metrics.csv has no losses.", f"mmi fit --config {run.folder}/config.yaml")
     return Section("losses", "Losses", body)
+
+
+def asked_section(run: RunRecord) -> Section:
+    """Return curves of the benchmarks that were asked while training; nothing where none were."""
+    title = "Scores through training"
+    by_task: dict[str, dict[str, Sequence[AskedScore]]] = {}
+    for name, scores in run.asked.items():
+        task, _, score = name.partition("/")
+        by_task.setdefault(task, {})[score] = scores
+    if not by_task:
+        return Section("asked", title, missing("No benchmark was asked while training: run.evaluate is not set."))
+    return Section("asked", title, fragment(*(_asked(task, scores) for task, scores in by_task.items())))
 
 
 def samples_section(run: RunRecord) -> Section:
@@ -112,6 +126,30 @@ def _numbers(title: str, curves: Sequence[Curve]) -> Markup:
     kept = steps[::-1][::stride][::-1]
     rows = [[f"{s:g}", *(short(column[s]) if s in column else "" for column in values)] for s in kept]
     return table(title, [Column("step"), *(Column(curve.name, True) for curve in curves)], rows)
+
+
+def _asked(task: str, scores: Mapping[str, Sequence[AskedScore]]) -> Markup:
+    """Return the scores of one task: those with the headline's unit in a chart, all in a table."""
+    headline = next((name for name, found in scores.items() if found[-1].headline), next(iter(scores)))
+    last = scores[headline][-1]
+    drawn = {name: found for name, found in scores.items() if found[-1].percent == last.percent}
+    scale = 100.0 if last.percent else 1.0
+    curves = [
+        Curve(readable(name), [(s.step, scale * s.score.value) for s in drawn[name]], dots=True)
+        for name in (headline, *(name for name in drawn if name != headline))
+    ][:_MOST_CURVES]
+    limited = element("span", {"class": "limited"}, "LIMITED") if last.limit is not None else NOTHING
+    of = f"of the first {last.limit} samples" if last.limit is not None else "of all samples"
+    chart = line_chart(f"asked-{task}", f"{readable(task)} through training", "score", curves)
+    rows = [
+        (str(s.step), readable(name), interval(s.score, s.percent), str(s.score.n))
+        for name, found in scores.items()
+        for s in found
+    ]
+    columns = (Column("step"), Column("score"), Column("with 95 % interval", True), Column("n", True))
+    said = f"{readable(task)}, n = {last.score.n}, {of}; the network as it was at each step."
+    heading = element("h3", {}, readable(task), " ", limited)
+    return fragment(heading, figure(chart, said), fold(f"{readable(task)} in numbers", table(said, columns, rows)))
 
 
 def _panel(panel: Panel) -> Markup:

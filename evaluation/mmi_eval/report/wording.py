@@ -33,6 +33,7 @@ _TITLES = {
     "pororo": "PororoSV",
     "flintstones": "FlintstonesSV",
     "interleaved_world": "Interleaved world",
+    "joint_story": "Joint story",
     "micro_quiz": "Micro-world quiz",
     "micro_drawing": "Micro-world drawing",
     "micro_image_loss": "Image loss",
@@ -56,7 +57,7 @@ _NAMES = {
 
 
 # To be below these is no failure: they say how much can be reached.
-_CEILINGS = frozenset({"human_leave_one_out", "real_pictures"})
+_CEILINGS = frozenset({"human_leave_one_out", "real_pictures", "real_story"})
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from .flintstones import Flintstones
 from .gqa import GQA
 from .image2paragraph import Image2Paragraph
 from .interleaved_world import InterleavedWorld
+from .joint_story import JointStory
 from .ln_coco_image import LNCOCOImage
 from .micro_drawing import MicroDrawing
 from .micro_image_loss import MicroImageLoss
@@ -44,6 +45,7 @@ TASKS: dict[str, type[Task]] = {
     "pororo": Pororo,
     "flintstones": Flintstones,
     "interleaved_world": InterleavedWorld,
+    "joint_story": JointStory,
     "micro_quiz": MicroQuiz,
     "micro_drawing": MicroDrawing,
     "micro_image_loss": MicroImageLoss,

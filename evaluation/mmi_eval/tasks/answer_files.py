@@ -10,6 +10,7 @@ from typing import Literal
 from mmi_eval.formats.errors import FormatError
 from mmi_eval.formats.vizwiz import VizWizAnswer, VizWizItem
 from mmi_eval.formats.vqa import VQAItem, read_vqa
+from mmi_eval.matching import answered_samples
 from mmi_eval.predictions import read_answers
 
 from .gqa import GQA
@@ -93,14 +94,7 @@ def score_answer_files(task: AnswerTask, predictions: Path, questions: Path, ann
     benchmark = answer_task(task, questions, annotations)
     answers = read_answers(predictions, task, benchmark.result_keys)
     everything = benchmark.samples()
-    known = {sample.id for sample in everything}
-    if unknown := [key for key in answers if key not in known]:
-        raise FormatError(
-            f"{predictions} answers {len(unknown)} questions that {questions} does not hold, such as {unknown[0]}; use "
-            "the questions it was made for."
-        )
-    samples = [sample for sample in everything if sample.id in answers]
-    if not samples:
-        raise FormatError(f"{predictions} answers no question of {questions}; check that it is the right file.")
+    hint = "use the questions it was made for"
+    samples = answered_samples(everything, answers, predictions, questions, "question", hint)
     scored = benchmark.score(samples, [answers[sample.id] for sample in samples])
     return replace(scored, counts={**scored.counts, "not in the file": len(everything) - len(samples)})

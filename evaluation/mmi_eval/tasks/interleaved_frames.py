@@ -89,9 +89,14 @@ def contents(judges: Judges, pictures: Sequence[Picture | None]) -> list[Picture
     """Say what a judge sees in each picture; another size is made its own, as a person would see it."""
     if not pictures:
         return []
-    side = judges.classes.image_size
-    attributes = judges.attributes(np.stack([_pixels(picture, side) for picture in pictures]))
+    attributes = judges.attributes(pictures_as_seen(judges, pictures))
     return [None if picture is None else attributes.content(i) for i, picture in enumerate(pictures)]
+
+
+def pictures_as_seen(judges: Judges, pictures: Sequence[Picture | None]) -> np.ndarray:
+    """Return uint8[N, 3, S, S], pictures at the size of the judges; grey for no picture."""
+    side = judges.classes.image_size
+    return np.stack([_pixels(picture, side) for picture in pictures])
 
 
 def _pixels(picture: Picture | None, side: int) -> np.ndarray:

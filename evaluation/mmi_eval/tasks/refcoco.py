@@ -26,6 +26,7 @@ from mmi_eval.formats.boxes import GRID, Box, corners, quantise_box
 from mmi_eval.formats.errors import FormatError
 from mmi_eval.formats.grounding_rows import read_grounding_rows
 from mmi_eval.formats.refcoco import SPLITS, Partition, Reference, read_refcoco
+from mmi_eval.matching import answered_samples
 from mmi_eval.metrics.grounding import NO_BOX, box_iou, parse_box, scale_box
 from mmi_eval.model import InterleavedModel, TextDecoding
 from mmi_eval.sample import Picture, Sample, spread
@@ -228,13 +229,7 @@ def score_results(path: str | Path, references: str | Path) -> Scored:
         FormatError: If one is malformed, or the results are of other expressions.
     """
     results, everything = read_results(path), read_references(references)
-    known = {sample.id for sample in everything}
-    for sample_id in results:
-        if sample_id not in known:
-            raise FormatError(f"{path} answers {sample_id}, which {references} does not hold; use the rows it is for.")
-    samples = [sample for sample in everything if sample.id in results]
-    if not samples:
-        raise FormatError(f"{path} answers no expression of {references}; check that it is the right file.")
+    samples = answered_samples(everything, results, path, references, "expression", "use the rows it is for")
     scored = score_answers(samples, [results[sample.id] for sample in samples])
     return replace(scored, counts=scored.counts | {"not in the file": len(everything) - len(samples)})
 
