@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 # pytest's closing line is the last thing `make test` prints.
 FAST := -m "not slow and not gpu and not weights"
 
-.PHONY: help install demo smoke test test-min nightly lint format clean
+.PHONY: help install demo smoke stages test test-min nightly lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ smoke: $(STAMP)  ## the whole chain on random tiny weights (under 2 minutes)
 	$(BIN)/mmi report runs/smoke
 	$(BIN)/mmi generate --run runs/smoke --text "Cleo is in the town." \
 	  --image data/smoke-world/stories/images/val-000000-0.png --new-images 2
+
+stages: $(STAMP)  ## the eight training stages, small: trained and scored before and after (about 45 minutes on 2 cores)
+	MMI=$(BIN)/mmi sh experiments/stages/run.sh
 
 test: $(STAMP)  ## all tests a CPU can run in minutes
 	$(BIN)/python -m pytest -q $(FAST)

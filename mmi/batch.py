@@ -39,6 +39,8 @@ class InterleavedBatch:
         provenance: Which document fills which span.
         row_weight: float32[B], 0 on rows that only fill the last uneven step.
         cursor: Where the data stream stands after this batch (plain types), for exact resume.
+        step_terms: int64[4] what the losses of the whole optimizer step are divided by, on this rank
+            (``mmi.training.loss.count_terms``), where a step is made of several batches.
     """
 
     text_ids: Tensor
@@ -55,6 +57,7 @@ class InterleavedBatch:
     provenance: tuple[Span, ...] = ()
     row_weight: Tensor | None = None
     cursor: dict[str, Any] | None = field(default=None)
+    step_terms: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = self.text_ids.shape

@@ -103,7 +103,10 @@ COMMANDS = {
         "plan",
     ),
     "bench": Command(
-        "Look", "how fast the operator is here and how fast batches are made", "mmi bench ops --quick", "bench"
+        "Look",
+        "how fast the operator, training steps and the making of batches are here",
+        "mmi bench ops --quick",
+        "bench",
     ),
     "doctor": Command(
         "Look", "check this machine and a config's data", "mmi doctor --config configs/demo.yaml", "doctor"

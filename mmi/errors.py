@@ -20,10 +20,12 @@ EXTRA_OF_PACKAGE = {
     "pycocotools": "eval",
     "cleanfid": "eval",
     "pyarrow": "parquet",
+    "bitsandbytes": "quant",
     "nbformat": "notebooks",
     "nbclient": "notebooks",
     "ipykernel": "notebooks",
     "matplotlib": "notebooks",
+    "deepspeed": "deepspeed",
     "pytest": "dev",
 }
 """Import name of each optional package and the extra of ``pyproject.toml`` that installs it."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from mmi.config import ConfigError, WeightsDtype
 from mmi.data.document import ImageItem, TextItem
 from mmi.data.encode import encode_items
-from mmi.data.images import center_crop, to_pixels, to_rgb
+from mmi.data.images import Crop, to_pixels, to_rgb, to_square
 from mmi.models.generation import (
     DrawProgress,
     GenerationSettings,
@@ -27,6 +29,9 @@ from mmi.models.option_scoring import score_options
 from mmi.models.text_decoding import TextDecoding
 from mmi.tokens import Tokenizer
 
+if TYPE_CHECKING:
+    from mmi.checkpoints.run_folder import Weights
+
 Prompt = Sequence[str | Image.Image]
 
 
@@ -40,12 +45,13 @@ class Generator:
     Args:
         network: The model; put into eval mode.
         tokenizer: The one it was trained with.
+        crop: How pictures were made square in training: ``data.crop`` of the run.
 
     Raises:
         ValueError: If tokenizer and network disagree about the vocabulary.
     """
 
-    def __init__(self, network: MMInterleaved, tokenizer: Tokenizer) -> None:
+    def __init__(self, network: MMInterleaved, tokenizer: Tokenizer, crop: Crop = "center") -> None:
         language, special = network.config.language, tokenizer.special
         for what, here, there in (
             ("vocabulary", tokenizer.vocab_size, language.vocab_size),
@@ -57,10 +63,17 @@ class Generator:
                 raise ValueError(f"the tokenizer's {what} is {here} but the network was built for {there}.")
         self.network = network.eval()
         self.tokenizer = tokenizer
+        self.crop: Crop = crop
 
     @classmethod
     def load(
-        cls, run_dir: str | Path, checkpoint: str = "best-or-last", *, device: str | torch.device = "cpu"
+        cls,
+        run_dir: str | Path,
+        checkpoint: str = "best-or-last",
+        *,
+        device: str | torch.device = "cpu",
+        weights_dtype: WeightsDtype | None = None,
+        weights: Weights = "trained",
     ) -> Generator:
         """Rebuild the network of a run folder.
 
@@ -68,19 +81,24 @@ class Generator:
             run_dir: Such as ``runs/demo``.
             checkpoint: ``best``, ``last``, ``step-N``, a path, or ``best-or-last`` for the first there is.
             device: Where to run.
+            weights_dtype: Hold the language model's weights in this form; None is as in training.
+            weights: ``ema`` takes the running averages of trained weights.
         """
         from mmi.checkpoints.run_folder import load_network
 
-        loaded = load_network(Path(run_dir), checkpoint)
-        return cls(loaded.network.to(device), loaded.require_tokenizer())
+        loaded = load_network(Path(run_dir), checkpoint, weights_dtype=weights_dtype, weights=weights)
+        return cls(loaded.network.to(device), loaded.require_tokenizer(), crop_of(loaded.config))
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, *, device: str | torch.device = "cpu") -> Generator:
+    def from_pretrained(
+        cls, source: str | Path, *, device: str | torch.device = "cpu", crop: Crop = "center"
+    ) -> Generator:
         """Read network and tokenizer of a folder to pass on, or of a hub id.
 
         Args:
             source: What ``mmi checkpoint export --to safetensors`` wrote, or an ``owner/name`` to download.
             device: Where to run.
+            crop: ``data.crop`` of the run it comes from, which such a folder does not tell.
 
         Raises:
             ConfigError: If there is no such folder, or it does not hold a network of ours.
@@ -90,7 +108,7 @@ class Generator:
 
         folder = find_hub_folder(source)
         tokenizer = Tokenizer.load(folder / TOKENIZER)
-        return cls(MMInterleaved.from_pretrained(folder).to(device), tokenizer)
+        return cls(MMInterleaved.from_pretrained(folder).to(device), tokenizer, crop)
 
     @property
     def device(self) -> torch.device:
@@ -153,7 +171,7 @@ class Generator:
         if not prompts:
             return []
         size = self.network.config.image_decoder.image_size
-        targets = torch.stack([to_pixels(center_crop(to_rgb(image), size)) for image in images]).to(self.device)
+        targets = torch.stack([self._square(image, size) for image in images]).to(self.device)
         state, row, place = self._read_up_to_picture(prompts)
         return state.image_losses(row, place, targets, seeds).tolist()
 
@@ -205,7 +223,22 @@ class Generator:
         return state
 
     def _pixels(self, image: Image.Image) -> Tensor:
-        return to_pixels(center_crop(to_rgb(image), self.network.config.vision.image_size))
+        return self._square(image, self.network.config.vision.image_size)
+
+    def _square(self, image: Image.Image, size: int) -> Tensor:
+        return to_pixels(to_square(to_rgb(image), size, self.crop))
+
+
+def crop_of(config: Mapping[str, Any]) -> Crop:
+    """Return ``data.crop`` of a run's configuration: a network sees pictures as it was trained to.
+
+    Raises:
+        ConfigError: If it is no such word.
+    """
+    crop = (config.get("data") or {}).get("crop", "center")
+    if crop not in get_args(Crop):
+        raise ConfigError(f"data.crop is {crop!r}; expected one of {', '.join(get_args(Crop))}.")
+    return crop
 
 
 def to_picture(pixels: Tensor) -> Image.Image:

@@ -26,7 +26,7 @@ FILES = [
 SUBCOMMANDS = {
     "data": (("microworld",), ("prepare",), ("check",), ("stats",), ("preview",), ("caption",)),
     "checkpoint": (("convert",), ("export",), ("verify",), ("migrate",)),
-    "bench": (("ops",), ("data",), ("options",)),
+    "bench": (("ops",), ("data",), ("train",), ("options",)),
 }
 # Made by commands, not packaged.
 OWN_CONFIGS = re.compile(r"runs/|FILE|experiments/")

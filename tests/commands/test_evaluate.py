@@ -215,11 +215,40 @@ def test_a_dry_run_names_the_folder_and_counts_answers(evaluated, capsys):
 
 def test_a_dry_run_says_what_is_missing(folder, capsys):
     command = ["evaluate", "--run", "runs/toy", "--config", "eval.yaml", "--dry-run"]
-    assert main([*command, "--tasks.vqav2.questions=none.json", "--tasks.micro_image_loss.images=none"]) == 2
+    gone = ["--tasks.vqav2.questions=none.json", "--tasks.vqav2.annotations=nothing.json"]
+    assert main([*command, *gone, "--tasks.micro_image_loss.images=none"]) == 2
     out, err = capsys.readouterr()
-    assert "missing   none.json does not exist" in out
-    assert "none/0.png" in out
+    for name in ("none.json", "nothing.json", "none"):
+        assert f"missing   {name} does not exist\n" in out
     assert err == "mmi evaluate: 2 of 2 tasks cannot be run here; what they lack stands above as missing.\n"
+
+
+def test_a_dry_run_names_the_pictures_that_are_not_there(folder, capsys):
+    moved = [folder / "data" / "images" / f"{i}.png" for i in (2, 3)]
+    try:
+        for path in moved:
+            path.rename(path.with_suffix(".away"))
+        assert main(["evaluate", "--run", "runs/toy", "--config", "eval.yaml", "--dry-run", "--tasks", "vqav2"]) == 2
+        out = capsys.readouterr().out
+        assert "missing   data/images/2.png\n" in out
+        assert "missing   data/images/3.png\n" in out
+    finally:
+        for path in moved:
+            path.with_suffix(".away").rename(path)
+
+
+def test_a_damaged_record_stops_no_other_evaluation(evaluated, capsys):
+    loss, _ = evaluated
+    (loss.folder / "evaluation.json").write_text('{"cut')
+    capsys.readouterr()
+    assert main(["score", "--run", "runs/toy"]) == 2
+    out, err = capsys.readouterr()
+    assert "vqav2" in out
+    assert "evaluation.json is not JSON" in err
+    assert "1 of 2 evaluations were not scored" in err
+    assert main(["score", "--run", "runs/toy", "--tasks", "vqav2"]) == 2
+    shutil.rmtree(loss.folder)
+    assert main(["score", "--run", "runs/toy"]) == 0
 
 
 def test_the_first_failing_sample_stops_where_that_is_asked_for(folder, capsys):

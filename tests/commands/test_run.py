@@ -11,9 +11,12 @@ import shutil
 import signal
 
 import pytest
+import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file
 
+from mmi.checkpoints.storage import MODEL, read_manifest
 from mmi.cli import main
 from mmi.data.microworld import write_world
 
@@ -88,6 +91,23 @@ def test_a_checkpoint_from_elsewhere_starts_only_a_run_of_its_own(trained, capsy
     assert (trained / "runs/fresh/checkpoints/last").is_dir()
 
 
+def test_a_stage_starts_from_the_weights_of_another_run_and_from_step_0(trained, capsys):
+    still = ["--trainer.max_steps=1", "--model.optimizer.learning_rate=0", "--run.panel_every=0"]
+    arguments = ["fit", "--run", "runs/smoke", "--run.name=stage", *still]
+    assert main([*arguments, "--run.start_from=nowhere"]) == 2
+    assert "run.start_from is nowhere, which holds no weights" in capsys.readouterr().err
+    assert main([*arguments, "--run.start_from=runs/smoke"]) == 0
+    assert "starting from runs/smoke/checkpoints/" in capsys.readouterr().err
+    source = trained / "runs/smoke/checkpoints"
+    theirs = load_file(next(source / name / MODEL for name in ("best", "last") if (source / name).is_dir()))
+    ours = load_file(trained / "runs/stage/checkpoints/last" / MODEL)
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    assert read_manifest(trained / "runs/stage/checkpoints/last").step == 1
+    # Going on is from its own checkpoint.
+    arguments = ["fit", "--run", "runs/stage", "--ckpt_path", "last", "--run.start_from=nowhere"]
+    assert main([*arguments, "--trainer.max_steps=2"]) == 0
+
+
 def test_fit_goes_on_from_its_run_folder_alone(capsys):
     assert main(["fit", "--run", "runs/smoke", "--ckpt_path", "last", "--trainer.max_steps=32"]) == 0
     capsys.readouterr()
@@ -95,6 +115,12 @@ def test_fit_goes_on_from_its_run_folder_alone(capsys):
         steps = [int(float(row["step"])) for row in csv.DictReader(stream)]
     assert steps == sorted(steps)
     assert max(steps) == 32
+
+
+def test_fit_goes_on_after_a_kill_between_the_renames_of_a_save(capsys):
+    os.rename("runs/smoke/checkpoints/last", "runs/smoke/checkpoints/last.old")
+    assert main(["fit", "--run", "runs/smoke", "--ckpt_path", "auto"]) == 0, capsys.readouterr().err
+    assert not os.path.exists("runs/smoke/checkpoints/last.old")
 
 
 def test_a_finished_run_may_be_repeated(capsys):

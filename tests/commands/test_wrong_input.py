@@ -200,7 +200,7 @@ WRONG = {
     "captions without a model": (["data", "caption", "--images", "data"], "--model", "--help"),
     "world of odd size": (["data", "microworld", "--out", "w", "--image-size", "33"], "33", "16"),
     "folder in use": (["data", "microworld", "--out", "."], "no micro-world", "choose an empty or new folder"),
-    "no such benchmark": (["bench", "train"], 'unknown command "bench train"', "ops"),
+    "no such benchmark": (["bench", "sampling"], 'unknown command "bench sampling"', "ops"),
     "no such shapes": (["bench", "ops", "--shapes", "lm"], '--shapes: no "lm"', "llm"),
     "no such backend": (["bench", "ops", "--backends", "cuda"], 'no method "cuda"', "reference, eager, cpu, triton"),
     "no threads": (["bench", "ops", "--threads", "0"], "--threads is 0", "at least 1"),
@@ -264,7 +264,7 @@ _GROUPS = {
     "data": ("microworld", "prepare", "check", "stats", "preview", "caption"),
     "checkpoint": ("convert", "export", "verify", "migrate"),
     "assets": ("list", "verify", "download"),
-    "bench": ("ops", "data", "options"),
+    "bench": ("ops", "data", "train", "options"),
 }
 
 
