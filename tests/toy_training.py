@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from factories import batch, tiny_config
 from lightning import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from mmi.batch import InterleavedBatch, Span
 from mmi.config import LossConfig, NetworkConfig
@@ -104,6 +104,8 @@ def toy_trainer(callbacks: list[Callback], steps: int, logger: Any = False, **se
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "barebones": False,
+            # Lightning's own would write into the working directory.
+            "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
         }
         | settings
     )

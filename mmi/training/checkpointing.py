@@ -72,6 +72,7 @@ class RunCheckpoint(Checkpoint):
         self._offered: tuple[str, float, bool] | None = None
         self._saved: dict[str, int] = {}
         self._restored: list[dict[str, Any]] | None = None
+        self._step_is_complete = True
         self._to_validate = False
         self._before_validation: dict[str, Any] | None = None
 
@@ -107,7 +108,8 @@ class RunCheckpoint(Checkpoint):
         note_consumed = getattr(getattr(trainer, "datamodule", None), "note_consumed", None)
         if note_consumed is not None:
             note_consumed(batch)
-        is_due = self._is_due(trainer) and at_step_end(trainer, batch_idx)
+        self._step_is_complete = at_step_end(trainer, batch_idx)
+        is_due = self._is_due(trainer)
         self._to_validate = _validation_follows(trainer)
         if is_due:
             # By the clock ranks could differ.
@@ -146,7 +148,7 @@ class RunCheckpoint(Checkpoint):
             self._save_due(trainer)
 
     def _is_due(self, trainer: Trainer) -> bool:
-        return trainer.global_step > 0 and trainer.global_step % self.save_every == 0
+        return trainer.global_step > 0 and trainer.global_step % self.save_every == 0 and self._step_is_complete
 
     def _save_due(self, trainer: Trainer) -> None:
         if self.save(trainer, "last") and self.keep > 0 and self.save(trainer, f"step-{trainer.global_step}"):
