@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,16 +17,19 @@ class InUseError(RuntimeError):
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, patience: float = 10.0) -> Iterator[None]:
     """Hold a folder; one that a process left behind when it died is taken over, which is said.
 
     Args:
         folder: Created if it is not there.
+        patience: Seconds to wait for a living process that holds it: one that a killed command had started ends a
+            little later than the command.
 
     Raises:
-        InUseError: If a living process holds it.
+        InUseError: If a living process holds it all that time.
     """
     path = folder / FILE
+    deadline = time.monotonic() + patience
     folder.mkdir(parents=True, exist_ok=True)
     while not _create(path):
         holder = _holder(path)
@@ -34,6 +38,9 @@ def locked(folder: Path) -> Iterator[None]:
         if holder and not _is_alive(int(holder)):
             print(f"{path} was left by process {holder}, which is gone; taken over.", file=sys.stderr)
             path.unlink(missing_ok=True)
+            continue
+        if time.monotonic() < deadline:
+            time.sleep(0.1)
             continue
         raise InUseError(
             f"process {holder or 'unknown'} works in {folder}; wait until it is done, or remove {path} if it is not."
@@ -73,4 +80,8 @@ def _is_alive(process: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        # In a container without an init nobody collects what has ended.
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (OSError, IndexError):
+        return True
