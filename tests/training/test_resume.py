@@ -138,7 +138,8 @@ def test_trackers_go_on_where_they_were(tmp_path: Path, monkeypatch: pytest.Monk
     assert read_tracking(run) == ids
     sessions = glob.glob(str(run.path / "wandb" / "offline-run-*"))
     assert sessions
-    assert all(session.endswith(ids["wandb"]) for session in sessions)
+    # Two sessions of one second are told apart by a number behind the id.
+    assert all(f"-{ids['wandb']}" in Path(session).name for session in sessions)
     events = EventAccumulator(str(run.path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
