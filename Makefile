@@ -59,7 +59,7 @@ smoke: $(STAMP)  ## the whole chain on random tiny weights (under 2 minutes)
 	$(BIN)/mmi generate --run runs/smoke --text "Cleo is in the town." \
 	  --image data/smoke-world/stories/images/val-000000-0.png --new-images 2
 
-stages: $(STAMP)  ## the eight training stages, small: trained and scored before and after (about 45 minutes on 2 cores)
+stages: $(STAMP)  ## the eight training stages, small: trained and scored before and after (an hour or less on 2 cores)
 	MMI=$(BIN)/mmi sh experiments/stages/run.sh
 
 test: $(STAMP)  ## all tests a CPU can run in minutes

@@ -230,6 +230,7 @@ class RunCheckpoint(Checkpoint):
             # One name of a step is written, the others are linked to it.
             same = name if metrics is None else "last"
             with io.holding_failures() if isinstance(io, FolderCheckpointIO) else nullcontext(failures) as failures:
+                # In Lightning's words: the training state too. Nothing is pickled that is not plain.
                 trainer.save_checkpoint(self.folder / same, weights_only=False)
             if trainer.strategy.broadcast(not failures):
                 self._saved[same] = step

@@ -188,7 +188,7 @@ class EvaluateWhileTraining(Callback):
             return _Outcome(self.evaluate(network, step))
         except (ConfigError, OSError) as error:
             return _Outcome(failure=str(error), wrong_input=True)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the other ranks wait to hear of it; ``_run`` raises or tells it
             return _Outcome(failure=f"{type(error).__name__}: {' '.join(str(error).split())}")
 
     def _monitored(self, scores: Mapping[str, Measured]) -> tuple[str, Measured]:
