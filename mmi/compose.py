@@ -8,6 +8,7 @@ the command line a mapping replaces what was there, and ``null`` removes a data 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -65,10 +66,28 @@ def compose(configs: Sequence[str | Path], overrides: Iterable[Override] = ()) -
     Raises:
         ConfigError: If a file is missing or malformed, includes itself, or an interpolation leads nowhere.
     """
-    merged = _merge([tree for name in configs for tree in _with_bases(find_config(name), ())])
+    return settle(gather(configs), overrides)
+
+
+def gather(configs: Sequence[str | Path]) -> dict[str, Any]:
+    """Merge config files with their includes, interpolations as they are written; the first half of ``compose``.
+
+    Raises:
+        ConfigError: If a file is missing or malformed, or includes itself.
+    """
+    return _merge([tree for name in configs for tree in _with_bases(find_config(name), ())])
+
+
+def settle(merged: Mapping[str, Any], overrides: Iterable[Override] = ()) -> dict[str, Any]:
+    """Return what ``gather`` returned with overrides on top and everything resolved; the second half of ``compose``.
+
+    Raises:
+        ConfigError: If an override leads into a value that is no mapping, or an interpolation leads nowhere.
+    """
+    tree = deepcopy(dict(merged))
     for override in overrides:
-        _set(merged, override)
-    resolved = _interpolate(merged)
+        _set(tree, override)
+    resolved = _interpolate(tree)
     resolved.pop(PATHS, None)
     _drop_removed_sources(resolved)
     return resolved

@@ -117,7 +117,7 @@ def _session(command: str, settings: Settings, line: CommandLine, argv: Sequence
         session.refuse_used_folder(settings)
         cli = TrainerCLI(settings, session)
         if command == "fit" and settings.run.start_from is not None and checkpoint is None:
-            told = load_start(cli.model.network, settings.run.start_from)
+            told = load_start(cli.model.network, settings.run.start_from, settings.run.start_fresh)
             if cli.trainer.is_global_zero:
                 print(told, file=sys.stderr)
     if command == "fit" and cli.trainer.is_global_zero:

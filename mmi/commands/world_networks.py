@@ -57,7 +57,7 @@ def check_network_options(line: CommandLine) -> VisionTrunkConfig | None:
         The encoder's numbers, ``None`` if none is asked for.
 
     Raises:
-        UsageError: On numbers that are too small, or an encoder for pictures of another size.
+        UsageError: On numbers that are too small, or an encoder for pictures of a size the world's are not reduced to.
     """
     from mmi.commands.settings import network_settings, settings_from_command_line
 
@@ -70,9 +70,11 @@ def check_network_options(line: CommandLine) -> VisionTrunkConfig | None:
         return None
     options.config = options.config or ["model/micro.yaml"]
     config = network_settings(settings_from_command_line(line))[0].vision.trunk
-    if config.image_size != options.image_size:
+    if options.image_size % config.image_size:
         sizes = f"the encoder is for {config.image_size} px but the world's pictures have {options.image_size}"
-        raise UsageError(f"{sizes}; set --image-size and model.network.vision.trunk.image_size to one value.")
+        raise UsageError(
+            f"{sizes}; set model.network.vision.trunk.image_size to that or to an even part of it, such as half."
+        )
     return config
 
 
@@ -97,8 +99,9 @@ def make_encoder(options: argparse.Namespace, config: VisionTrunkConfig) -> None
     print(f"teaching an encoder: {n} pictures, {steps} steps; about a minute with the defaults", flush=True)
     recipe = PRESETS[options.preset]
     grid = config.image_size // config.patch_size
-    pictures, labels = pretraining_pictures(n, seed, config.image_size, grid, recipe)
+    pictures, labels = pretraining_pictures(n, seed, options.image_size, grid, recipe)
     ids = _caption_ids(pretraining_captions(n, seed, recipe), Path(options.out) / "tokenizer")
+    pictures = _as_seen(pictures, config.image_size)
     pretrain_trunk(config, pictures, labels, out, steps=steps, seed=seed, captions=ids, notes=notes)
     print(f"wrote encoder in {out}")
 
@@ -160,6 +163,19 @@ def _is_there(record: Path, wanted: Mapping[str, Any], overwrite: bool) -> bool:
         other = f"{record.parent} holds networks made with {key} {made.get(key)!r}, not {wanted[key]!r}"
         raise UsageError(f"{other}; choose another folder or add --overwrite.")
     return True
+
+
+def _as_seen(pictures: np.ndarray, size: int) -> np.ndarray:
+    """Reduce uint8[N, 3, S, S] to the size an encoder sees, as the data path does."""
+    import numpy as np
+    from PIL import Image
+
+    from mmi.data.images import to_pixels, to_square
+
+    if pictures.shape[-1] == size:
+        return pictures
+    rows = (to_square(Image.fromarray(np.ascontiguousarray(p.transpose(1, 2, 0))), size, "center") for p in pictures)
+    return np.stack([to_pixels(row).numpy() for row in rows])
 
 
 def _caption_ids(captions: list[str], tokenizer: Path) -> np.ndarray:

@@ -171,6 +171,10 @@ class ImageDecoderConfig:
         if not self.enabled:
             return
         require(
+            self.mmfs.transition is None,
+            "image_decoder.mmfs.transition is set, but only language.mmfs has a transition (Table 6); remove it.",
+        )
+        require(
             self.max_targets is None or self.max_targets >= 1,
             f"image_decoder.max_targets is {self.max_targets}; expected at least 1, or null for all. To learn no "
             "images set model.loss.image_weight to 0.",

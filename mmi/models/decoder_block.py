@@ -68,7 +68,7 @@ class MMFSBranch(nn.Module):
         super().__init__()
         assert config.base_size is not None
         self.base_size = float(config.base_size)
-        self.n_levels = len(config.levels)
+        self.n_levels = len(config.levels) if config.transition is None else 1
         self.d_pyramid = d_pyramid
         self.query_norm = nn.RMSNorm(d_model, eps=norm_eps)
         self.value_norm = nn.RMSNorm(d_pyramid, eps=norm_eps)

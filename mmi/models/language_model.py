@@ -17,6 +17,7 @@ from mmi.config import CompatConfig, ConfigError, LanguageConfig, SavingsConfig
 from mmi.models.attention_mask import attention_masks, count_positions
 from mmi.models.decoder_block import AttentionInputs, DecoderBlock, LayerImages, MMFSBranch
 from mmi.models.language_backbone import as_if_trained, hold_frozen, layer_kinds, load_backbone, portable_attention
+from mmi.models.resampler import Resampler
 from mmi.models.text_head import TextHead
 
 
@@ -66,6 +67,9 @@ class LanguageModel(nn.Module):
         self.embed_tokens = backbone.embed_tokens
         self.new_tokens = nn.Parameter(torch.randn(2, config.d_model) * 0.02)
         self.image_start = nn.Parameter(torch.zeros(config.d_model))
+        transition = config.mmfs.transition if config.mmfs.enabled else None
+        self.mmfs_transition = None if transition is None else Resampler(transition, d_pyramid)
+        d_pyramid = d_pyramid if transition is None else transition.d_model
         self.layers = nn.ModuleList(
             DecoderBlock(layer, self._branch(i, d_pyramid)) for i, layer in enumerate(backbone.layers)
         )
@@ -163,6 +167,9 @@ class LanguageModel(nn.Module):
         maps = [pyramid[level] for level in self.config.mmfs.levels]
         flat = torch.cat([m.flatten(2).transpose(1, 2) for m in maps], dim=1)  # (M, S, C)
         shapes = tuple((m.shape[2], m.shape[3]) for m in maps)
+        if self.mmfs_transition is not None:
+            flat = self.mmfs_transition(flat)
+            shapes = ((flat.shape[1], 1),)
         return tuple(branch.project(flat, shapes) for branch in self.branches)
 
     def no_images(self) -> tuple[PyramidValues, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,11 +41,17 @@ class WandbConfig:
         project: Project of the run.
         entity: Account or team; None is the default of the installation.
         offline: Keep everything on disk, to be sent later with ``wandb sync``.
+        group: Runs that belong together there.
+        job_type: Kind of run within the group.
+        tags: Words to find the run by.
     """
 
     project: str = "mmi"
     entity: str | None = None
     offline: bool = True
+    group: str | None = None
+    job_type: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class RunConfig:
         folder: Where run folders are.
         start_from: Weights to start from, of another run or stage: a run folder, a checkpoint folder, or an exported
             folder. Only weights are taken; a run that goes on from a checkpoint of its own does not look at it.
+        start_fresh: Patterns of tensors' names that ``start_from`` leaves as they were built, such as
+            ``visual_tokenizer.resampler.*``; they may be missing there or have other shapes.
         save_every: Optimizer steps between two checkpoints.
         keep: How many ``step-N`` checkpoints stay beside ``last`` and ``best``.
         on_non_finite: What a gradient that is not finite does: ``skip`` leaves the step out and counts it, up to ten
@@ -76,6 +85,7 @@ class RunConfig:
     name: str = "run"
     folder: str = "runs"
     start_from: str | None = None
+    start_fresh: tuple[str, ...] = ()
     save_every: int = 1000
     keep: int = 5
     on_non_finite: OnNonFinite = "skip"
@@ -98,6 +108,8 @@ class RunConfig:
             value = getattr(self, name)
             if value < least:
                 raise ConfigError(f"run.{name} is {value}; expected at least {least}.")
+        if self.start_fresh and self.start_from is None:
+            raise ConfigError("run.start_fresh is set but run.start_from is not; name the weights to start from.")
         if self.stalled_after is not None and self.stalled_after <= 0:
             raise ConfigError(f"run.stalled_after is {self.stalled_after}; expected seconds above 0, or null.")
         if self.panel_every and not (self.panel_documents or self.panel_prompts):
@@ -146,6 +158,9 @@ def _wandb(config: RunConfig, folder: RunFolder) -> Logger:
         project=settings.project,
         entity=settings.entity,
         offline=settings.offline,
+        group=settings.group,
+        job_type=settings.job_type,
+        tags=list(settings.tags) or None,
         resume="allow",
     )
 
@@ -157,7 +172,8 @@ def _wandb_id(folder: RunFolder) -> str | None:
     ids = read_tracking(folder)
     if "wandb" not in ids:
         folder.path.mkdir(parents=True, exist_ok=True)
-        ids["wandb"] = secrets.token_hex(4)
+        # An agent of a sweep has given the run its id already.
+        ids["wandb"] = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
         write_tracking(folder, ids)
     return ids["wandb"]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ ADDED = (".lora_down", ".lora_up")
 """How tensors end that a stage may add to a network trained without them."""
 
 
-def load_start(network: MMInterleaved, source: str) -> str:
+def load_start(network: MMInterleaved, source: str, fresh: Sequence[str] = ()) -> str:
     """Copy the tensors of a trained network into one of the same numbers.
 
     The image decoder may be missing on either side: a stage that learns text alone has none, and one that starts from
@@ -34,6 +35,8 @@ def load_start(network: MMInterleaved, source: str) -> str:
         network: On its way into training; changed in place.
         source: A run folder (its best checkpoint, or else the last one), a checkpoint folder, or what ``mmi checkpoint
             export --to safetensors`` wrote.
+        fresh: Patterns of names (``*.mmfs.*``) of tensors that stay as built, whatever the source has under them: parts
+            that an ablation compares must not be older in one arm than in another.
 
     Returns:
         One line that says what was taken and what was not.
@@ -48,8 +51,10 @@ def load_start(network: MMInterleaved, source: str) -> str:
             tied = manifest.tied
             places = {name: name for name in stored.keys()} | tied  # noqa: SIM118 - no mapping
             shapes = {name: tuple(stored.get_slice(at).get_shape()) for name, at in places.items()}
+            new, unused = _matching(fresh, {*shapes, *state})
+            shapes = {name: shape for name, shape in shapes.items() if name not in new}
             left_out = _names_left_out(shapes, state, network.image_decoder is None)
-            as_built = _names_as_built(shapes, state)
+            as_built = _names_as_built(shapes, state) | (new & set(state))
             others = {name: tensor for name, tensor in state.items() if name not in as_built}
             frozen, doubt = _frozen(network, shapes, manifest.frozen, others, place, source)
             as_built |= frozen
@@ -65,7 +70,8 @@ def load_start(network: MMInterleaved, source: str) -> str:
             f"run.start_from: {place / MODEL} cannot be read ({type(error).__name__}); use another checkpoint."
         ) from error
     told = f"starting from {place} (step {manifest.step}): {len(expected)} tensors taken"
-    remarks = [_remark(left_out, "left out"), _remark(as_built - frozen, "as built")]
+    remarks = [_remark(left_out, "left out"), _remark(as_built - frozen - new, "as built")]
+    remarks.append(f"as built by run.start_fresh ({len(new & set(state))} tensors{unused})" if fresh else "")
     remarks.append(f"frozen backbones from their own weights ({len(frozen)} tensors{doubt})" if frozen else "")
     return "; ".join([told, *filter(None, remarks)]) + "."
 
@@ -81,6 +87,17 @@ def _find(source: str) -> Path:
             f"with {MANIFEST}, or what mmi checkpoint export --to safetensors wrote."
         )
     return place
+
+
+def _matching(patterns: Sequence[str], names: Collection[str]) -> tuple[set[str], str]:
+    """Return the names that fit one of the patterns, and a remark on patterns that none fits.
+
+    These are no error: an arm of an ablation without MMFS is started as the others are, from weights without it.
+    """
+    fitting = {pattern: {name for name in names if fnmatchcase(name, pattern)} for pattern in patterns}
+    unused = [repr(pattern) for pattern, found in fitting.items() if not found]
+    remark = f"; {' and '.join(unused)} fits none here" if unused else ""
+    return {name for found in fitting.values() for name in found}, remark
 
 
 def _names_left_out(found: Iterable[str], state: Iterable[str], no_decoder: bool) -> set[str]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from recorded_calls import WAITING, RecordedCalls
 from transformers import AutoModelForCausalLM
 
-from mmi.config import CompatConfig, ConfigError, LanguageConfig, MMFSConfig
+from mmi.config import CompatConfig, ConfigError, ImageDecoderConfig, LanguageConfig, MMFSConfig, ResamplerConfig
 from mmi.models.attention_mask import attention_masks
 from mmi.models.language_backbone import library_config
 from mmi.models.language_model import ImageContext, LanguageModel
@@ -224,6 +224,7 @@ def test_activation_checkpointing_gives_equal_loss_and_gradients():
             torch.testing.assert_close(one, other, rtol=0, atol=1e-7)
 
 
+FEW_TOKENS = ResamplerConfig(n_tokens=5, d_model=24, n_layers=1, n_heads=4, d_mlp=16, dropout=0.0, init_std=0.3)
 SWITCHES = {
     "off": {"enabled": False},
     "levels": {"levels": (1, 2)},
@@ -231,6 +232,7 @@ SWITCHES = {
     "nearest image": {"visible_images": 1},
     "points": {"n_points": 4},
     "dense": {"attention": "dense"},
+    "dense, resampled": {"attention": "dense", "transition": FEW_TOKENS},
     "no null slot": {"null_slot": False},
 }
 
@@ -252,6 +254,22 @@ def test_each_mmfs_switch_changes_the_computation(change):
     difference = (rows.run(ordinary) - rows.run(changed)).abs().amax(-1)[0]
     assert difference[-1] > 1e-4
     assert len(changed.branches) == (0 if change == {"enabled": False} else 2)
+
+
+def test_a_transition_hands_its_tokens_to_every_layer_and_learns():
+    model = build(replace(CONFIG, mmfs=replace(CONFIG.mmfs, attention="dense", transition=FEW_TOKENS)))
+    rows = Rows(TWO_DOCUMENTS)
+    values = model.project_pyramid(rows.pyramid)
+    assert {value.value.shape[1] for value in values} == {FEW_TOKENS.n_tokens}
+    rows.run(model).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.mmfs_transition.parameters())
+
+
+def test_sampled_points_need_places_that_a_transition_takes_away():
+    with pytest.raises(ConfigError, match=r"set mmfs\.attention: dense"):
+        MMFSConfig(transition=FEW_TOKENS)
+    with pytest.raises(ConfigError, match=r"image_decoder\.mmfs\.transition"):
+        ImageDecoderConfig(mmfs=MMFSConfig(attention="dense", transition=FEW_TOKENS))
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mmi.config import CompatConfig, LanguageConfig, MMFSConfig
+from mmi.config import CompatConfig, LanguageConfig, MMFSConfig, ResamplerConfig
 from mmi.models.language_model import ImageContext, LanguageModel
 from mmi.models.language_state import LanguageState, NewImages
 from mmi.models.text_decoding import StopRules, TextDecoding, decode
@@ -24,7 +24,10 @@ def image():
 PROMPTS = [[BOS, 5, *image(), 6, *image(), 7], [BOS, 8, *image(), 9], [BOS, 10, 11]]
 
 
-def build(*, backend="sdpa", attention="deformable", window=None):
+FEW_TOKENS = ResamplerConfig(n_tokens=5, d_model=24, n_layers=1, n_heads=4, d_mlp=16, dropout=0.0, init_std=0.3)
+
+
+def build(*, backend="sdpa", attention="deformable", window=None, transition=None):
     torch.manual_seed(1)
     config = LanguageConfig(
         frozen=False,
@@ -40,7 +43,15 @@ def build(*, backend="sdpa", attention="deformable", window=None):
         max_positions=128,
         pad_token_id=PAD,
         mmfs_every=2,
-        mmfs=MMFSConfig(n_heads=4, n_points=2, d_inner=16, base_size=4, max_images=6, attention=attention),
+        mmfs=MMFSConfig(
+            n_heads=4,
+            n_points=2,
+            d_inner=16,
+            base_size=4,
+            max_images=6,
+            attention=attention,
+            transition=transition,
+        ),
         attention_backend=backend,
     )
     model = LanguageModel(config, D_PYRAMID, CompatConfig.of("corrected")).eval()
@@ -56,6 +67,7 @@ MODELS = {
     "sdpa": build(),
     "eager": build(backend="eager"),
     "dense": build(attention="dense"),
+    "dense, resampled": build(attention="dense", transition=FEW_TOKENS),
     "window": build(window=6),
 }
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())

@@ -170,3 +170,23 @@ def test_a_damaged_or_absent_source_is_one_sentence(tmp_path: Path) -> None:
         load_start(network(2), str(run.path))
     with pytest.raises(CheckpointError, match="nowhere, which holds no weights of ours; expected a run folder"):
         load_start(network(2), str(tmp_path / "nowhere"))
+
+
+def test_parts_that_an_ablation_compares_start_as_built_whatever_the_source_has(tmp_path: Path) -> None:
+    plain = tiny_config()
+    resampler = replace(plain.vision.resampler, n_tokens=plain.vision.resampler.n_tokens + 1)
+    without = replace(plain, language=replace(plain.language, mmfs=replace(plain.language.mmfs, enabled=False)))
+    trained = network(1, without)
+    run = write_run(tmp_path / "run", trained)
+    wider = network(2, replace(plain, vision=replace(plain.vision, resampler=resampler)))
+    built = {name: tensor.clone() for name, tensor in wider.state_dict().items()}
+    fresh = ("visual_tokenizer.*", "language_model.*.mmfs.*")
+    told = load_start(wider, str(run.path), fresh)
+    new = [name for name in built if name.startswith("visual_tokenizer.") or ".mmfs." in name.split("image_decoder")[0]]
+    assert f"; as built by run.start_fresh ({len(new)} tensors)." in told
+    for name, tensor in wider.state_dict().items():
+        assert torch.equal(tensor, built[name] if name in new else trained.state_dict()[name]), name
+    with pytest.raises(CheckpointError, match=r"visual_tokenizer\.resampler\.queries"):
+        load_start(network(2, wider.config), str(run.path), fresh[1:])
+    told = load_start(network(3, without), str(run.path), fresh)
+    assert f"tensors; '{fresh[1]}' fits none here)." in told

@@ -60,11 +60,12 @@ def markdown_page(title: str, parts: Sequence[Part]) -> str:
         for text in part.lead:
             lines += ["", escape_markdown(text)]
         for grid in part.grids:
-            lines += ["", *_markdown_table(grid)]
+            lines += ["", *markdown_table(grid)]
     return "\n".join(lines) + "\n"
 
 
-def _markdown_table(grid: Grid) -> list[str]:
+def markdown_table(grid: Grid) -> list[str]:
+    """Return the lines of one table: its title, its rows, its notes."""
     lines = [f"**{escape_markdown(grid.title)}**", ""]
     if grid.rows:
         lines.append(_markdown_row([column.name for column in grid.columns]))

@@ -86,6 +86,22 @@ PRESETS = {
         quiz_pictures=(1,),
         quiz_questions=(12, 14),
     ),
+    "detailed": Recipe(
+        size=4000,
+        image_size=64,
+        n_things=(3, 5),
+        name_share=0.1,
+        print_share=0.8,
+        word_share=0.1,
+        large_print_share=0.0,
+        very_small_print_share=0.5,
+        texture_share=0.1,
+        similar_share=0.3,
+        small_print_share=1.0,
+        position_share=1.0,
+        quiz_pictures=(1, 2, 2, 3),
+        quiz_questions=(8, 10),
+    ),
     "lab": Recipe(
         size=100_000,
         image_size=64,
@@ -100,4 +116,5 @@ PRESETS = {
     ),
 }
 """``tiny`` is easy to learn within minutes at 32 pixels; ``crowded`` asks much of each small picture, so that a few
-visual tokens are a bottleneck; ``lab`` is rich and needs pictures of 64 to 128 pixels."""
+visual tokens are a bottleneck; ``detailed`` asks as much of several pictures in a row, with print that is lost where
+pictures of 64 pixels are seen at 32; ``lab`` is rich and needs pictures of 64 to 128 pixels."""
