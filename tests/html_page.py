@@ -7,7 +7,7 @@ from collections import Counter
 from html.parser import HTMLParser
 from itertools import pairwise
 
-_VOID = {"img", "meta", "br", "hr", "link", "col"}
+_VOID = {"img", "meta", "br", "hr", "link", "col", "input"}
 
 
 class Page(HTMLParser):
@@ -67,7 +67,8 @@ def is_usable(page: Page) -> None:
     """Check texts for pictures, headers of tables, headings in order, and places that scroll by keyboard."""
     assert page.all("html")[0]["lang"] == "en"
     assert all(image["alt"].strip() for image in page.all("img"))
-    assert all(svg["role"] == "img" and svg["aria-labelledby"] for svg in page.all("svg"))
+    shown = [svg for svg in page.all("svg") if svg.get("aria-hidden") != "true"]
+    assert all(svg["role"] == "img" and (svg.get("aria-labelledby") or svg.get("aria-label")) for svg in shown)
     assert all(cell.get("scope") in ("col", "row") for cell in page.all("th"))
     assert len(page.all("caption")) == len(page.all("table"))
     assert all(a.get("tabindex") == "0" for _, a in page.elements if a.get("class") == "scroll")

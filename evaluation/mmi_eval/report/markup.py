@@ -10,7 +10,7 @@ from dataclasses import dataclass
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9:-]*")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
 _TAG = re.compile(r"<[^>]*>")
-_VOID = frozenset({"br", "col", "hr", "img", "link", "meta"})
+_VOID = frozenset({"br", "col", "hr", "img", "input", "link", "meta"})
 
 
 @dataclass(frozen=True)
