@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY = 1
 # pytest's closing line is the last thing `make test` prints.
 FAST := -m "not slow and not gpu and not weights"
 
-.PHONY: help install demo smoke stages test test-min nightly lint format clean
+.PHONY: help install demo smoke stages test test-min nightly lint format docs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /|/' | awk -F'|' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -84,6 +84,11 @@ format: $(STAMP)  ## let ruff fix what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Not --quiet: what is not told is not counted, and a dead link would pass.
+docs: $(STAMP)  ## the documentation as a site, in site/; stops at dead links
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open site/index.html"
+
 clean:  ## caches and builds; keeps .venv, data and runs
-	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info
+	rm -rf build dist site .pytest_cache .ruff_cache .hypothesis .coverage *.egg-info
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +

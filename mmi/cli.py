@@ -60,6 +60,8 @@ COMMANDS = {
         'mmi generate --run runs/demo --text "A story." --new-images 2',
         "generate",
     ),
+    "demo": Command("Use", "talk to a model on a web page", "mmi demo --run runs/demo", "demo"),
+    "serve": Command("Use", "a model behind an HTTP interface", "mmi serve --run runs/demo", "serve"),
     "evaluate": Command(
         "Evaluate",
         "ask a model the questions of benchmarks and score the answers",
@@ -71,6 +73,12 @@ COMMANDS = {
         "score answers that are on disk, without a model",
         "mmi score --task vqav2 --predictions answers.json",
         "score",
+    ),
+    "ablate": Command(
+        "Evaluate",
+        "run an ablation's missing cells and write its table",
+        "mmi ablate tokens",
+        "ablate",
     ),
     "data": Command(
         "Data",
@@ -86,6 +94,12 @@ COMMANDS = {
     ),
     "report": Command(
         "Look", "a run on a page, the paper's tables, two runs compared", "mmi report runs/demo", "report"
+    ),
+    "inspect": Command(
+        "Look",
+        "where MMFS looks, its gates, what each context picture is worth",
+        'mmi inspect --run runs/demo --image a.png --text "What colour is it?"',
+        "inspect",
     ),
     "assets": Command(
         "Look",

@@ -26,6 +26,9 @@ EXTRA_OF_PACKAGE = {
     "ipykernel": "notebooks",
     "matplotlib": "notebooks",
     "deepspeed": "deepspeed",
+    "starlette": "serve",
+    "uvicorn": "serve",
+    "gradio": "demo",
     "pytest": "dev",
 }
 """Import name of each optional package and the extra of ``pyproject.toml`` that installs it."""

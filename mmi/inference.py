@@ -46,12 +46,15 @@ class Generator:
         network: The model; put into eval mode.
         tokenizer: The one it was trained with.
         crop: How pictures were made square in training: ``data.crop`` of the run.
+        model_hash: SHA-256 of the file of its weights, where it comes from one.
 
     Raises:
         ValueError: If tokenizer and network disagree about the vocabulary.
     """
 
-    def __init__(self, network: MMInterleaved, tokenizer: Tokenizer, crop: Crop = "center") -> None:
+    def __init__(
+        self, network: MMInterleaved, tokenizer: Tokenizer, crop: Crop = "center", model_hash: str | None = None
+    ) -> None:
         language, special = network.config.language, tokenizer.special
         for what, here, there in (
             ("vocabulary", tokenizer.vocab_size, language.vocab_size),
@@ -64,6 +67,7 @@ class Generator:
         self.network = network.eval()
         self.tokenizer = tokenizer
         self.crop: Crop = crop
+        self.model_hash = model_hash
 
     @classmethod
     def load(
@@ -84,10 +88,11 @@ class Generator:
             weights_dtype: Hold the language model's weights in this form; None is as in training.
             weights: ``ema`` takes the running averages of trained weights.
         """
-        from mmi.checkpoints.run_folder import load_network
+        from mmi.checkpoints.run_folder import RunFolder, load_network, weights_hash
 
         loaded = load_network(Path(run_dir), checkpoint, weights_dtype=weights_dtype, weights=weights)
-        return cls(loaded.network.to(device), loaded.require_tokenizer(), crop_of(loaded.config))
+        found = weights_hash(RunFolder(Path(run_dir)).find_checkpoint(checkpoint), weights)
+        return cls(loaded.network.to(device), loaded.require_tokenizer(), crop_of(loaded.config), found)
 
     @classmethod
     def from_pretrained(

@@ -33,6 +33,28 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Parameter groups are chosen by module (STYLE section 7), so training knows the class MMFS.
     "mmi.training": {"mmfs", "mmi.models", "mmi.data", "mmi.checkpoints", "mmi.config_tree", "mmi.errors", *SHARED},
     "mmi.inference": {"mmi.models", "mmi.data", "mmi.checkpoints", *SHARED},
+    "mmi.inspection": {"mmfs", "mmi_eval", "mmi.models", "mmi.data", "mmi.inference", *SHARED},
+    "mmi.serving": {
+        "mmi_eval.report",
+        "mmi.models",
+        "mmi.data",
+        "mmi.inference",
+        "mmi.inspection",
+        "mmi.config_tree",
+        *SHARED,
+    },
+    # Runs commands in processes of their own and reads what they leave.
+    "mmi.ablation": {
+        "mmi_eval",
+        "mmi.models",
+        "mmi.checkpoints",
+        "mmi.planning",
+        "mmi.inference",
+        "mmi.compose",
+        "mmi.config_tree",
+        "mmi.errors",
+        *SHARED,
+    },
     "mmi.commands": {"mmi", "mmfs", "mmi_eval"},
     "mmi.cli": {"mmi.config", "mmi.config_tree", "mmi.errors", "mmi.commands"},
 }
@@ -49,6 +71,8 @@ MAY_NOT_IMPORT: dict[str, set[str]] = {
     "mmi.data": {"transformers", "diffusers", "omegaconf", "jsonargparse", "wandb"},
     "mmi.checkpoints": {"wandb", "omegaconf", "jsonargparse"},
     "mmi.inference": {"lightning", "omegaconf", "jsonargparse", "wandb"},
+    "mmi.ablation": {"lightning", "transformers", "diffusers", "omegaconf", "jsonargparse", "matplotlib"},
+    "mmi.inspection": {"lightning", "omegaconf", "jsonargparse", "wandb", "matplotlib"},
 }
 
 MAY_IMPORT_TOO = {"mmfs.cpu": {"numpy"}}  # the flat arrays of Numba, which depends on it

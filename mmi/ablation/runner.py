@@ -300,8 +300,9 @@ class _Runner:
         left = self._n - self._ended
         if not left:
             return "none left"
-        known = f", about {left * sum(self._minutes) / len(self._minutes) / self.options.jobs:.0f} min"
-        return f"{left} left" + (known if self._minutes else "")
+        if not self._minutes:
+            return f"{left} left"
+        return f"{left} left, about {left * sum(self._minutes) / len(self._minutes) / self.options.jobs:.0f} min"
 
 
 def _refuse_failure(stage: str, ended: Ended, log: Path, limit: float | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mmi.checkpoints.storage import (
     AVERAGE,
+    MODEL,
     CheckpointError,
     check_tensors,
     locate,
@@ -347,6 +348,15 @@ def read_chosen(place: Path, weights: Weights = "trained") -> dict[str, Tensor]:
     average_hash(place)
     average = read_average(place) or {}
     return tensors | {name: tensor.to(tensors[name].dtype) for name, tensor in average.items()}
+
+
+def weights_hash(place: Path, weights: Weights = "trained") -> str:
+    """Return the SHA-256 of the file of a checkpoint's weights, as its manifest has it.
+
+    Raises:
+        CheckpointError: If the manifest is damaged, or there are no averages where they are asked for.
+    """
+    return average_hash(place) if weights == "ema" else read_manifest(place).files[MODEL]
 
 
 def average_hash(place: Path) -> str:

@@ -1,4 +1,4 @@
-"""``mmi bench``: how fast the operator, training steps, the making of batches and the scoring of options are here."""
+"""``mmi bench``: how fast the operator, training, the making of batches, generation and scoring of options are here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ usage: mmi bench COMMAND [options]        mmi bench COMMAND --help explains one 
   train    time training steps with and without each saving: tokens a second, memory, time by part
            mmi bench train --repeats 3
   options  time the scoring of a hundred answers behind one prompt, three ways
-           mmi bench options"""
+           mmi bench options
+  generate time generation: tokens a second, seconds a picture, what a session saves by keeping everything
+           mmi bench generate --run runs/demo"""
 _OPS = """\
 Time the operator's backends and other ways to write it on the shapes of the released models, forward and backward.
 Methods take turns in one process; times are CPU seconds over all threads, or GPU time between events. Prints tables and
@@ -49,8 +51,9 @@ _DTYPES = ("float32", "bfloat16", "float16")
 
 
 def run(command: str, argv: Sequence[str]) -> int:
-    """Dispatch to ``ops``, ``data``, ``train`` or ``options``."""
+    """Dispatch to ``ops``, ``data``, ``train``, ``options`` or ``generate``."""
     from mmi.commands.bench_data import bench_data
+    from mmi.commands.bench_generate import bench_generate
     from mmi.commands.bench_options import bench_options
     from mmi.commands.bench_train import bench_train
 
@@ -59,6 +62,7 @@ def run(command: str, argv: Sequence[str]) -> int:
         "data": bench_data,
         "train": bench_train,
         "options": bench_options,
+        "generate": bench_generate,
     }
     return run_one_of(command, argv, commands, _HELP)
 

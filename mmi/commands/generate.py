@@ -4,203 +4,280 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmi.commands.arguments import Arguments
+from mmi.commands.generate_options import choose_device, read_options, settings_of
+from mmi.commands.png_metadata import PictureRecord, prompt_hash, read_record, seen_prompt
+from mmi.commands.prompt_documents import OfficialRules, PromptDocument, read_documents, read_items
 from mmi.config_tree import from_tree
-from mmi.errors import DONE, UsageError
+from mmi.errors import DONE, FAILED, UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from mmi.commands.transcript import Transcript
+    from mmi.inference import Generator
     from mmi.models.generation import GenerationSettings
+    from mmi.serving.session import Session
 
-_DESCRIPTION = """\
-Continue an interleaved document with the model of a run folder. --text and --image are read in the order they are
-written. Text appears as it is made; OUT gets every picture as PNG, transcript.html (opens anywhere) and
-transcript.json (everything needed to repeat it)."""
-_EXAMPLE = """\
-mmi generate --run runs/demo --text "Mo was in the park." --new-images 2
-mmi generate --run runs/demo --image a.png --text "Then" --image b.png --text "What is next?" --new-images 0
-mmi generate --run runs/demo --document prompt.json --seed 3 --steps 20 --guidance 2 --out out/story"""
+__all__ = ["choose_device", "run"]
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A loaded network, and what a record says of it.
+
+    Args:
+        generator: Network and tokenizer.
+        checkpoint: Name of its checkpoint.
+        record: Of pictures it draws, but for settings, number and prompt.
+    """
+
+    generator: Generator
+    checkpoint: str
+    record: PictureRecord
 
 
 def run(command: str, argv: Sequence[str]) -> int:
     """Generate, print and save."""
-    options = _parser(command).read(argv).options
-    prompt = [*(read_document(Path(options.document)) if options.document else []), *_read_items(options.items)]
-    if not prompt:
-        raise UsageError("the prompt is empty; add --text TEXT, --image FILE or --document FILE.")
+    options = read_options(command, list(argv))
+    documents = _documents(options)
+    if options.from_image is not None:
+        return _draw_again(options, documents)
 
     from mmi.checkpoints.run_folder import BEST_OR_LAST, RunFolder
-    from mmi.commands.transcript import Transcript
-    from mmi.inference import Generator
     from mmi.models.generation import GenerationSettings
 
     folder = RunFolder(Path(options.run))
     checkpoint = folder.find_checkpoint(options.checkpoint or BEST_OR_LAST)
     chosen = (folder.read_config().get("run") or {}).get("generation") or {}
-    settings = _settings(options, from_tree(GenerationSettings, chosen, "run.generation"))
+    settings = settings_of(options, from_tree(GenerationSettings, chosen, "run.generation"))
+    model = _load(
+        options, checkpoint, settings, options.weights or "trained", options.weights_dtype, options.low_memory
+    )
+    asked_to_draw = options.new_images or any(d.official and d.official.first == "image" for d in documents)
+    if model.generator.network.image_decoder is None and asked_to_draw:
+        raise UsageError(f"the model of {options.run} has no image decoder; use --new-images 0.")
+    out = Path(options.out) if options.out else _next_folder(Path(options.run) / "generations")
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; give a folder.")
+    results: list[list[dict[str, str]]] = []
+    for number, document in enumerate(documents):
+        place = out if len(documents) == 1 else out / str(number)
+        results.append(_continue(model, document, settings, place, options))
+    if documents[0].official is not None:
+        _write_official(out, Path(options.document), results)
+    return DONE
+
+
+def _documents(options: argparse.Namespace) -> list[PromptDocument]:
+    """Return the prompts of a command line; what it says itself comes behind a prompt file's."""
+    documents = read_documents(Path(options.document)) if options.document else [PromptDocument(())]
+    own = tuple(read_items(options.items))
+    if own and documents[0].official is not None:
+        raise UsageError("--text and --image cannot be added to official samples; write them into the file.")
+    kept = [tuple(p for p in (*document.pieces, *own) if p != "") for document in documents]
+    documents = [replace(document, pieces=pieces) for document, pieces in zip(documents, kept, strict=True)]
+    if options.from_image is None and not all(kept):
+        raise UsageError("the prompt is empty; add --text TEXT, --image FILE or --document FILE.")
+    return documents
+
+
+def _load(
+    options: argparse.Namespace,
+    checkpoint: Path,
+    settings: GenerationSettings,
+    weights: Any,
+    weights_dtype: Any,
+    low_memory: bool,
+) -> _Model:
+    from mmi.inference import Generator
+
     generator = Generator.load(
         options.run,
         str(checkpoint),
         device=choose_device(options.device),
-        weights_dtype=options.weights_dtype,
-        weights=options.weights,
+        weights_dtype=weights_dtype,
+        weights=weights,
     )
-    if generator.network.image_decoder is None and options.new_images:
-        raise UsageError(f"the model of {options.run} has no image decoder; use --new-images 0.")
-    out = Path(options.out) if options.out else _next_folder(Path(options.run) / "generations")
-    transcript = Transcript(out, run=str(options.run), checkpoint=checkpoint.name, settings=asdict(settings))
-    for piece in prompt:
+    if low_memory and generator.network.image_decoder is not None:
+        generator.network.image_decoder.save_memory()
+    record = PictureRecord(str(generator.model_hash), weights, weights_dtype, low_memory, settings, 0, "")
+    return _Model(generator, checkpoint.name, record)
+
+
+def _continue(
+    model: _Model, document: PromptDocument, settings: GenerationSettings, out: Path, options: argparse.Namespace
+) -> list[dict[str, str]]:
+    """Go on with one prompt; return what was generated, as the transcript lists it."""
+    from mmi.commands.transcript import Transcript
+    from mmi.serving.session import Session, SessionError
+
+    seen = seen_prompt(document.pieces, model.generator)
+    record = replace(model.record, prompt_hash=prompt_hash(seen), prompt=seen if options.embed_prompt else None)
+    transcript = Transcript(
+        out,
+        run=str(options.run),
+        checkpoint=model.checkpoint,
+        settings=asdict(settings),
+        model_hash=record.model_hash,
+        prompt_sha256=record.prompt_hash,
+    )
+    session = Session(model.generator, settings)
+    for piece in document.pieces:
         transcript.add_prompt(piece)
-    bar = _DrawingBar()
+        session.append(piece)
+    rules = document.official
+    show = _Shown(transcript, record)
     try:
-        for piece in generator.stream(prompt, settings, bar):
-            print(transcript.add_output(piece), flush=True)
+        pieces = session.go_on(settings, on_text=show.text, progress=show.bar) if rules is None else None
+        for piece in pieces if pieces is not None else _take_turns(session, settings, rules, show):
+            show.piece(piece)
+    except (KeyboardInterrupt, SessionError):
+        # What is there is worth keeping.
+        transcript.save()
+        raise
     finally:
-        bar.close()
+        show.bar.close()
     transcript.save()
     print(f"\n{transcript.summary()} Open {transcript.page}")
-    return DONE
+    return transcript.output
 
 
-def _parser(command: str) -> Arguments:
-    parser = Arguments(command, _DESCRIPTION, _EXAMPLE)
-    add = parser.add_argument
-    add("--run", required=True, metavar="DIR", help="run folder written by mmi fit")
-    add("--checkpoint", metavar="NAME", help="best, last, step-N or a folder; default: best if there is one, else last")
-    add("--weights", choices=("trained", "ema"), default="trained", help="as trained (default), or running averages")
-    add("--out", metavar="DIR", help="where to write; default: the next free RUN/generations/N")
-    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
-    add(
-        "--weights-dtype",
-        choices=("float32", "bfloat16", "nf4"),
-        help="hold the language model's weights in this form, which saves memory; default: as in training",
+def _take_turns(
+    session: Session, settings: GenerationSettings, rules: OfficialRules | None, show: _Shown
+) -> Iterator[str | Image.Image]:
+    """Go on as the official loop does (SPEC 5.4): so many texts and pictures, as the model wants or is told to draw."""
+    from mmi.serving.cancelling import numbered
+
+    assert rules is not None
+    draw_next = rules.first == "image"
+    n_drawn = 0
+    for number in range(rules.n_iterations):
+        if draw_next:
+            yield session.ask_image(settings.image, settings.seed + n_drawn, numbered(show.bar, n_drawn))
+            n_drawn += 1
+            draw_next = False
+            continue
+        replacement = rules.replacements[number] if number < len(rules.replacements) else ""
+        # A text that is replaced is still written, elsewhere, because it says what comes next.
+        writer = session.fork() if replacement else session
+        text = writer.ask_text(settings.text, None if replacement else show.text)
+        draw_next = writer.expects_image or n_drawn < settings.min_images
+        draw_next = draw_next and session.generator.network.image_decoder is not None
+        if replacement:
+            session.append(replacement)
+            show.text(replacement)
+            text = replacement
+        if text:
+            yield text
+
+
+def _draw_again(options: argparse.Namespace, documents: Sequence[PromptDocument]) -> int:
+    """Draw the picture of ``--from-image`` once more and say whether it is the same."""
+    from PIL import Image, ImageChops
+
+    from mmi.commands.transcript import Transcript
+    from mmi.serving.session import Session
+
+    source = Path(options.from_image)
+    record = read_record(source)
+    given = documents[0].pieces
+    if len(documents) > 1 or documents[0].official is not None:
+        raise UsageError("--from-image takes a plain prompt, not official samples; run those again with their seed.")
+    prompt = given or record.prompt
+    if prompt is None:
+        raise UsageError(
+            f"{source} holds a hash of its prompt, not the prompt; give that again with --text, --image or --document."
+        )
+    checkpoint = _checkpoint_of(options, record, source)
+    settings = _up_to(record)
+    model = _load(options, checkpoint, settings, record.weights, record.weights_dtype, record.low_memory)
+    seen = seen_prompt(prompt, model.generator)
+    if prompt_hash(seen) != record.prompt_hash:
+        raise UsageError(
+            f"the prompt is not the one {source} was drawn from (hash {prompt_hash(seen)[:12]}, there "
+            f"{record.prompt_hash[:12]}); give every text and picture as it was, in the same order."
+        )
+    out = Path(options.out) if options.out else _next_folder(Path(options.run) / "generations")
+    again = replace(model.record, settings=record.settings, prompt_hash=record.prompt_hash)
+    again = replace(again, prompt=seen if options.embed_prompt or record.prompt is not None else None)
+    facts = {"model_hash": record.model_hash, "prompt_sha256": record.prompt_hash}
+    transcript = Transcript(
+        out, run=str(options.run), checkpoint=model.checkpoint, settings=asdict(record.settings), **facts
     )
-    prompt = parser.add_argument_group("prompt, in reading order")
-    prompt.add_argument("--text", "--prompt", dest="items", action=_InOrder, metavar="TEXT", help="a stretch of text")
-    prompt.add_argument("--image", dest="items", action=_InOrder, metavar="FILE", help="a picture")
-    prompt.add_argument("--document", metavar="FILE", help='JSON list of {"text": ...} and {"image": FILE}, read first')
-    how = parser.add_argument_group("generation; what is not given is run.generation of the run's config").add_argument
-    how("--new-images", type=int, metavar="N", help="draw exactly N pictures, going on with text between them")
-    how("--max-new-tokens", type=int, metavar="N", help="most tokens of each text")
-    how("--decoding", choices=("greedy", "sample", "beam"), help="how text is chosen")
-    how("--temperature", type=float, metavar="T", help="what logits are divided by when text is sampled")
-    how("--top-p", type=float, metavar="P", help="sample from the likeliest tokens with this probability")
-    how("--seed", type=int, help="picture k is drawn with seed + k")
-    how("--steps", type=int, metavar="N", help="sampling steps of a picture")
-    how("--guidance", type=float, metavar="S", help="guidance scale; 1 is none")
-    how("--sampler", choices=("ddpm", "ddim", "dpm++"))
-    how("--spacing", choices=("leading", "trailing"), help="where sampling steps lie")
-    return parser
+    session = Session(model.generator, settings)
+    for piece in prompt:
+        transcript.add_prompt(piece)
+        session.append(piece)
+    show = _Shown(transcript, again)
+    drawn: list[Image.Image] = []
+    try:
+        for piece in session.go_on(settings, on_text=show.text, progress=show.bar):
+            show.piece(piece)
+            drawn += [] if isinstance(piece, str) else [piece]
+            if len(drawn) > record.picture:
+                break
+    finally:
+        show.bar.close()
+    transcript.save()
+    if len(drawn) <= record.picture:
+        raise UsageError(f"the document ended before picture {record.picture + 1}, so {source} could not be repeated.")
+    with Image.open(source) as before:
+        difference = ImageChops.difference(before.convert("RGB"), drawn[-1]).getextrema()
+    largest = max(int(high) for _, high in difference)  # pyright: ignore[reportGeneralTypeIssues]
+    place = out / f"image-{len(drawn)}.png"
+    if largest == 0:
+        print(f"\n{place} is {source} again, pixel for pixel.")
+        return DONE
+    print(f"\n{place} differs from {source} by up to {largest} of 255: another device or version computes differently.")
+    return DONE if largest <= 2 else FAILED
 
 
-class _InOrder(argparse.Action):
-    """Collect ``--text`` and ``--image`` in one list, as they are written."""
-
-    def __call__(
-        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
-    ) -> None:
-        kind = "image" if option_string == "--image" else "text"
-        setattr(namespace, self.dest, [*(getattr(namespace, self.dest) or []), (kind, values)])
+def _up_to(record: PictureRecord) -> GenerationSettings:
+    """Return the settings of a picture's document, ended behind that picture."""
+    most = record.picture + 1
+    return replace(record.settings, max_images=most, min_images=min(record.settings.min_images, most))
 
 
-def read_document(path: Path) -> list[str | Image.Image]:
-    """Read a prompt file: a JSON list of ``{"text": ...}`` and ``{"image": FILE}``; plain strings are text.
+def _checkpoint_of(options: argparse.Namespace, record: PictureRecord, source: Path) -> Path:
+    """Find the checkpoint that a picture was drawn with.
 
     Raises:
-        UsageError: If it is no such list, or a picture cannot be read.
-        FileNotFoundError: If the file does not exist.
+        UsageError: If the run has none with those weights.
     """
-    try:
-        items = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is no JSON ({error}); expected a list of texts and images.") from error
-    expected = 'expected a list such as [{"text": "A story."}, {"image": "a.png"}]'
-    if not isinstance(items, list):
-        raise UsageError(f"{path} holds a {type(items).__name__}; {expected}.")
-    prompt: list[tuple[str, str]] = []
-    for number, item in enumerate(items):
-        entry = {"text": item} if isinstance(item, str) else item
-        if not isinstance(entry, dict) or len(entry) != 1 or not {"text", "image"} & set(entry):
-            raise UsageError(f"{path}: entry {number} is {json.dumps(item)[:80]}; {expected}.")
-        ((kind, value),) = entry.items()
-        prompt.append((kind, str(path.parent / value) if kind == "image" else str(value)))
-    return _read_items(prompt)
+    from mmi.checkpoints.run_folder import BEST_OR_LAST, RunFolder, weights_hash
+    from mmi.checkpoints.storage import CheckpointError
+
+    folder = RunFolder(Path(options.run))
+    asked = folder.find_checkpoint(options.checkpoint or BEST_OR_LAST)
+    others = [] if options.checkpoint else sorted(p.parent for p in folder.checkpoints.glob("*/manifest.json"))
+    for place in (asked, *others):
+        try:
+            if weights_hash(place, "ema" if record.weights == "ema" else "trained") == record.model_hash:
+                return place
+        except CheckpointError:
+            continue
+    which = asked if options.checkpoint else f"any checkpoint of {options.run}"
+    raise UsageError(
+        f"{source} was drawn with a model whose weights have the hash {record.model_hash[:12]}, which is not that of "
+        f"{which}; give the --run and --checkpoint it came from."
+    )
 
 
-def _read_items(items: Sequence[tuple[str, str]] | None) -> list[str | Image.Image]:
-    return [open_picture(Path(value)) if kind == "image" else value for kind, value in items or ()]
-
-
-def open_picture(path: Path) -> Image.Image:
-    """Read a picture file upright, as RGB.
-
-    Raises:
-        FileNotFoundError: If it does not exist.
-        UsageError: If it cannot be read or is too large.
-    """
-    from mmi.data.document import ImageItem
-    from mmi.data.images import ImageError, open_rgb
-
-    path.stat()
-    try:
-        return open_rgb(ImageItem(partial(open, path, "rb"), str(path)))
-    except ImageError as error:
-        reason = str(error).rstrip(".")
-        raise UsageError(f"{path} is no picture that can be used; expected PNG, JPEG or the like: {reason}.") from error
-
-
-_DECODING = {
-    "greedy": {"n_beams": 1, "do_sample": False},
-    "sample": {"n_beams": 1, "do_sample": True},
-    "beam": {"n_beams": 5, "do_sample": False},
-}
-
-
-def _settings(options: argparse.Namespace, chosen: GenerationSettings) -> GenerationSettings:
-    """Return the run's own settings with what the command line says on top."""
-    text: dict[str, Any] = dict(_DECODING.get(options.decoding or "", {}))
-    text |= _given(options, {"max_new_tokens": "max_new_tokens", "temperature": "temperature", "top_p": "top_p"})
-    if "max_new_tokens" in text:
-        text["min_new_tokens"] = min(chosen.text.min_new_tokens, text["max_new_tokens"])
-    names = {"steps": "n_steps", "guidance": "guidance_scale", "sampler": "sampler", "spacing": "spacing"}
-    whole: dict[str, Any] = _given(options, {"seed": "seed"})
-    if options.new_images is not None:
-        if options.new_images < 0:
-            raise UsageError(f"--new-images is {options.new_images}; expected 0 or more.")
-        whole |= {"min_images": options.new_images, "max_images": options.new_images}
-    image = replace(chosen.image, **_given(options, names))
-    return replace(chosen, text=replace(chosen.text, **text), image=image, **whole)
-
-
-def _given(options: argparse.Namespace, names: dict[str, str]) -> dict[str, Any]:
-    found = {ours: getattr(options, theirs) for theirs, ours in names.items()}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def choose_device(name: str) -> str:
-    """Return the device that ``--device`` means.
-
-    Raises:
-        UsageError: If it is unknown or not there.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"--device {name} is unknown; expected auto, cpu, cuda, cuda:N or mps.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"--device {name}: no CUDA device is available; see mmi doctor.")
-    return name
+def _write_official(out: Path, source: Path, results: Sequence[list[dict[str, str]]]) -> None:
+    """Write the samples with what was generated for each, as the official evaluation does."""
+    samples = json.loads(source.read_text(encoding="utf-8"))
+    for number, (sample, found) in enumerate(zip(samples, results, strict=True)):
+        folder = "" if len(samples) == 1 else f"{number}/"
+        sample["generate_results"] = [
+            entry.get("text", "") if "text" in entry else f"{folder}{entry['image']}" for entry in found
+        ]
+    text = json.dumps(samples, indent=1, ensure_ascii=False)
+    (out / "eval_results.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _next_folder(parent: Path) -> Path:
@@ -208,6 +285,35 @@ def _next_folder(parent: Path) -> Path:
     while (parent / str(number)).exists():
         number += 1
     return parent / str(number)
+
+
+class _Shown:
+    """Show pieces in a terminal while they are made, and take them down.
+
+    Args:
+        transcript: Where they go.
+        record: Of the pictures, but for their number.
+    """
+
+    def __init__(self, transcript: Transcript, record: PictureRecord) -> None:
+        self.bar = _DrawingBar()
+        self._transcript = transcript
+        self._record = record
+        self._n_drawn = 0
+
+    def text(self, new: str) -> None:
+        """Print new text of a piece that is being written."""
+        print(new, end="", flush=True)
+
+    def piece(self, piece: str | Image.Image) -> None:
+        """Take in a piece that is complete; a text has been printed already."""
+        if isinstance(piece, str):
+            self._transcript.add_output(piece)
+            print(flush=True)
+            return
+        record = replace(self._record, picture=self._n_drawn)
+        self._n_drawn += 1
+        print(self._transcript.add_output(piece, record), flush=True)
 
 
 class _DrawingBar:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import base64
 import html
 import io
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmi.commands.png_metadata import save_picture
+
 if TYPE_CHECKING:
     from PIL import Image
+
+    from mmi.commands.png_metadata import PictureRecord
 
 SCHEMA_VERSION = 1
 _STYLE = """\
@@ -35,6 +40,7 @@ class _Piece:
     text: str | None
     image: Image.Image | None
     file: str | None
+    record: PictureRecord | None = None
 
 
 class Transcript:
@@ -45,11 +51,28 @@ class Transcript:
         run: The run folder, for the record.
         checkpoint: Name of the checkpoint, for the record.
         settings: How it was generated, plain types.
+        model_hash: SHA-256 of the file of the weights.
+        prompt_sha256: Hash of the prompt, as pictures carry it.
     """
 
-    def __init__(self, folder: Path, *, run: str, checkpoint: str, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        run: str,
+        checkpoint: str,
+        settings: Mapping[str, Any],
+        model_hash: str,
+        prompt_sha256: str,
+    ) -> None:
         self.folder = folder
-        self.facts = {"run": run, "checkpoint": checkpoint, "settings": dict(settings)}
+        self.facts = {
+            "run": run,
+            "checkpoint": checkpoint,
+            "model_hash": model_hash,
+            "prompt_sha256": prompt_sha256,
+            "settings": dict(settings),
+        }
         self._pieces: list[_Piece] = []
 
     @property
@@ -61,19 +84,32 @@ class Transcript:
         """Take in a piece of the prompt; return the line that shows it in a terminal."""
         return self._add(piece, given=True)
 
-    def add_output(self, piece: str | Image.Image) -> str:
-        """Take in a generated piece, write a picture at once, and return the line that shows it in a terminal."""
-        return self._add(piece, given=False)
+    @property
+    def output(self) -> list[dict[str, str]]:
+        """What was generated, as ``transcript.json`` lists it."""
+        return [self._entry(piece) for piece in self._pieces if not piece.given]
 
-    def _add(self, piece: str | Image.Image, *, given: bool) -> str:
+    def add_output(self, piece: str | Image.Image, record: PictureRecord | None = None) -> str:
+        """Take in a generated piece, write a picture at once, and return the line that shows it in a terminal.
+
+        Args:
+            piece: Text or picture.
+            record: How the picture was drawn, which its file then says.
+        """
+        return self._add(piece, given=False, record=record)
+
+    def _add(self, piece: str | Image.Image, *, given: bool, record: PictureRecord | None = None) -> str:
         if isinstance(piece, str):
             self._pieces.append(_Piece(given, piece, None, None))
             return piece
         number = 1 + sum(p.given == given and p.image is not None for p in self._pieces)
         name = f"{'prompt' if given else 'image'}-{number}.png"
         self.folder.mkdir(parents=True, exist_ok=True)
-        piece.save(self.folder / name)
-        self._pieces.append(_Piece(given, None, piece, name))
+        if record is None:
+            piece.save(self.folder / name)
+        else:
+            save_picture(piece, self.folder / name, record)
+        self._pieces.append(_Piece(given, None, piece, name, record))
         return f"[image: {self.folder / name}]"
 
     def summary(self) -> str:
@@ -90,7 +126,7 @@ class Transcript:
             "schema_version": SCHEMA_VERSION,
             **self.facts,
             "prompt": [self._entry(p) for p in self._pieces if p.given],
-            "output": [self._entry(p) for p in self._pieces if not p.given],
+            "output": self.output,
         }
         text = json.dumps(record, indent=1, ensure_ascii=False)
         (self.folder / "transcript.json").write_text(text + "\n", encoding="utf-8")
@@ -122,11 +158,24 @@ class Transcript:
         piece.image.save(stream, format="PNG")
         data = base64.b64encode(stream.getvalue()).decode()
         small = ' class="small"' if max(piece.image.size) <= _SMALL else ""
-        alt = f"{'Picture of the prompt' if piece.given else 'Generated picture'} {piece.file}"
+        alt = html.escape(self._alt(piece))
+        caption = f"{piece.file}, {piece.image.width} x {piece.image.height}"
+        if piece.record is not None:
+            image = piece.record.settings.image
+            caption += f"; AI-generated, seed {piece.record.seed}, {image.n_steps} steps of {image.sampler}, "
+            caption += f"guidance {image.guidance_scale:g}"
         return (
             f'<figure class="{kind}"><img{small} alt="{alt}" src="data:image/png;base64,{data}">'
-            f"<figcaption>{piece.file}, {piece.image.width} x {piece.image.height}</figcaption></figure>"
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
         )
+
+    def _alt(self, piece: _Piece) -> str:
+        """Say what a picture is: nobody has described it, but the words before it are what it was drawn from."""
+        if piece.given:
+            return f"Picture of the prompt, {piece.file}"
+        before = itertools.takewhile(lambda other: other is not piece, self._pieces)
+        words = next((p.text for p in reversed(list(before)) if p.text is not None), None)
+        return f"Generated picture, {piece.file}" + (f", after the words: {words}" if words else "")
 
 
 def _s(count: int) -> str:

@@ -84,7 +84,7 @@ class MMFSConfig:
         )
         require(
             self.transition is None or self.attention == "dense",
-            "mmfs.transition gives tokens without a place, which cannot be sampled at points; set mmfs.attention: dense.",
+            "mmfs.transition gives tokens without a place, which cannot be sampled; set mmfs.attention: dense.",
         )
         require(self.n_points > 0, f"mmfs.n_points is {self.n_points}; expected at least 1.")
         require(self.max_images >= 2, f"mmfs.max_images is {self.max_images}; expected at least 2 (one visible image).")

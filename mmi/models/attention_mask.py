@@ -62,6 +62,8 @@ def attention_masks(
     Raises:
         ConfigError: If documents are to be kept apart by a backend that takes no such mask.
     """
+    if attention_mask is None and document_ids is None and _needs_none(config, kinds, embeddings):
+        return dict.fromkeys(kinds)
     apart = None if document_ids is None else _same_document(document_ids, str(config._attn_implementation))
     return {
         kind: _MASKS[kind](
@@ -73,6 +75,11 @@ def attention_masks(
         )
         for kind in sorted(set(kinds))
     }
+
+
+def _needs_none(config: PreTrainedConfig, kinds: Iterable[str], embeddings: Tensor) -> bool:
+    """Say whether every new token sees all there is: a single one, which decoding asks about for every layer's mask."""
+    return embeddings.shape[1] == 1 and set(kinds) == {"full_attention"} and config._attn_implementation == "sdpa"
 
 
 def _same_document(document_ids: Tensor, backend: str) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:

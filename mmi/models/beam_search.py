@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmi.models.decoding_rules import DecodingState, StopRules, TextDecoding, cut, logits_processors
+from mmi.models.decoding_rules import DecodingState, OnStep, StopRules, TextDecoding, cut, logits_processors
 
 # Far below any sum of log probabilities: the library's number, so that ties fall the same way.
 _NEVER = -1.0e9
@@ -56,7 +56,13 @@ class _Finished:
         return torch.where(self.real.all(dim=1, keepdim=True), self.scores.amin(dim=1, keepdim=True), _NEVER)
 
 
-def beam_search(state: DecodingState, logits: Tensor, settings: TextDecoding, rules: StopRules) -> list[list[int]]:
+def beam_search(
+    state: DecodingState,
+    logits: Tensor,
+    settings: TextDecoding,
+    rules: StopRules,
+    on_step: OnStep | None = None,
+) -> list[list[int]]:
     """Return the best continuation of each prompt.
 
     A candidate that ends counts only if it is among the best ``n_beams`` of its step. A prompt is done when its best
@@ -72,6 +78,7 @@ def beam_search(state: DecodingState, logits: Tensor, settings: TextDecoding, ru
         logits: float[B, V] what follows each prompt.
         settings: Number of beams, lengths, penalties.
         rules: Ids that end a row, ids never chosen, and how lengths count.
+        on_step: Called after each step, with no ids: they are chosen at the end.
     """
     device, k = logits.device, settings.n_beams
     n_prompts, n_vocab = logits.shape
@@ -89,6 +96,8 @@ def beam_search(state: DecodingState, logits: Tensor, settings: TextDecoding, ru
     finished = _Finished.none(n_prompts, k, settings.max_new_tokens, device)
     improvable = torch.ones(n_prompts, 1, dtype=torch.bool, device=device)
     for length in range(1, settings.max_new_tokens + 1):
+        if on_step is not None:
+            on_step([])
         steps = processors(rules.seen(running.flatten(0, 1)), logits.float().log_softmax(dim=-1))  # pyright: ignore[reportArgumentType]
         total = steps.view(n_prompts, k, n_vocab) + scores[:, :, None]
         found, index = total.flatten(1).topk(min(n_candidates, k * n_vocab), dim=1)  # (B, C)

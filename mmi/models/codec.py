@@ -16,6 +16,8 @@ from mmi.models.diffusers_weights import check_numbers, load_pretrained
 
 # Pictures that go through the autoencoder at once (SPEC 1.12).
 CHUNK = 32
+# Side in pixels of the tiles in which large pictures are decoded to save memory.
+TILE = 256
 
 
 class Codec(nn.Module, ABC):
@@ -33,6 +35,9 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:
         """Return pictures from scaled latents."""
+
+    def decode_in_tiles(self) -> None:
+        """Decode large pictures in parts from now on, where that saves memory."""
 
 
 class PixelUnshuffleCodec(Codec):
@@ -91,12 +96,20 @@ class VAECodec(Codec):
             self.vae = AutoencoderKL(**_library_numbers(config))
         self.vae.requires_grad_(False)
         self.vae.eval()
+        self._in_tiles = False
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode."""
         super().train(mode)
         self.vae.eval()
         return self
+
+    def decode_in_tiles(self) -> None:
+        """Decode pictures larger than ``TILE`` in overlapping tiles of it, which the library joins smoothly."""
+        self._in_tiles = True
+        # The library takes these from the size that the autoencoder was trained for, which random weights lack.
+        self.vae.tile_sample_min_size = TILE
+        self.vae.tile_latent_min_size = TILE // self.factor
 
     @torch.no_grad()
     def encode(self, images: Tensor, noise: Tensor) -> Tensor:
@@ -117,12 +130,15 @@ class VAECodec(Codec):
         dtype = self.vae.dtype
         size = (latents.shape[-2] * self.factor, latents.shape[-1] * self.factor)
         images = [latents.new_empty((0, 3, *size), dtype=torch.float32)]
+        # Only here: encoding would be tiled too, and its latents are what training compares with.
+        self.vae.use_tiling = self._in_tiles
         with without_autocast(latents.device):
             for part in (latents.float() / self.scaling_factor).split(CHUNK):
                 if part.shape[0]:
                     # The library's annotation asks for a CPU float tensor type; any tensor works.
                     pixels = self.vae.decode(part.to(dtype), return_dict=False)[0]  # pyright: ignore[reportArgumentType]
                     images.append(pixels.float())
+        self.vae.use_tiling = False
         return torch.cat(images)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -18,6 +19,10 @@ from transformers.generation.logits_process import (
 )
 
 from mmi.config import ConfigError, Preset
+
+# Told the id chosen for each row after each step, an empty list by searches, which choose at the end; what it raises
+# stops decoding.
+OnStep = Callable[[list[int]], None]
 
 
 @dataclass(frozen=True)

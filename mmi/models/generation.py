@@ -6,6 +6,7 @@ projections. What was read is not read again; only after a beam search the winni
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,7 +22,7 @@ from mmi.models.image_sampling import ImageSampling, Progress, Seed
 from mmi.models.language_state import LanguageState, NewImages
 from mmi.models.mm_interleaved import MMInterleaved
 from mmi.models.noise import DiffusionDraws
-from mmi.models.text_decoding import PRESETS, StopRules, TextDecoding, decode
+from mmi.models.text_decoding import PRESETS, OnStep, StopRules, TextDecoding, decode
 from mmi.models.visibility import context_starts
 
 
@@ -82,7 +83,6 @@ class InterleavedState:
         self._image_row = torch.zeros(0, dtype=torch.int64, device=device)
         self._image_start = torch.zeros(0, dtype=torch.int64, device=device)
         self._decoder_values: dict[int, tuple[PyramidValues, ...]] = {}
-        self._last_hidden: Tensor | None = None
 
     @property
     def device(self) -> torch.device:
@@ -93,6 +93,21 @@ class InterleavedState:
     def n_images(self) -> int:
         """Images read so far, over all rows."""
         return len(self._image_row)
+
+    @property
+    def image_starts(self) -> list[int]:
+        """Position of the ``<BoI>`` of each image read, in the order they were read; for states of one row."""
+        return self._image_start.tolist()
+
+    def fork(self) -> InterleavedState:
+        """Return a state that goes on by itself; what was computed is shared, which is safe: nothing is written into.
+
+        A copy takes no memory of its own until it reads, writes or draws.
+        """
+        other = copy.copy(self)
+        other.language = self.language.fork()
+        other._decoder_values = dict(self._decoder_values)
+        return other
 
     @torch.no_grad()
     def read(
@@ -122,12 +137,16 @@ class InterleavedState:
             self._image_start = torch.cat([self._image_start, image_start + n_read])
             levels = zip(self._pyramid or [None] * len(features.pyramid), features.pyramid, strict=True)
             self._pyramid = tuple(own if old is None else torch.cat([old, own]) for old, own in levels)
-        hidden = self.language.extend(text_ids, attention_mask, new)
-        self._last_hidden = hidden[:, -1]
+        self.language.extend(text_ids, attention_mask, new)
 
     @torch.no_grad()
     def write(
-        self, settings: TextDecoding, *, may_end: bool = True, generator: torch.Generator | None = None
+        self,
+        settings: TextDecoding,
+        *,
+        may_end: bool = True,
+        generator: torch.Generator | None = None,
+        on_step: OnStep | None = None,
     ) -> list[list[int]]:
         """Continue every row with text until ``</s>``, ``<BoI>`` or the most tokens allowed.
 
@@ -137,11 +156,13 @@ class InterleavedState:
             settings: How tokens are chosen.
             may_end: False never chooses ``</s>``.
             generator: Where sampling draws from.
+            on_step: Told the ids chosen after each step; what it raises stops, and the state is left in between.
 
         Raises:
             ValueError: If nothing has been read yet.
         """
-        if self._last_hidden is None:
+        last_hidden = self.language.last_hidden
+        if last_hidden is None:
             raise ValueError("nothing has been read yet; read a prompt, at least the document start, first.")
         language = self.network.config.language
         compat = self.network.compat
@@ -152,14 +173,14 @@ class InterleavedState:
         if self.network.image_decoder is None:
             stop.remove(language.image_start_token_id)
             banned.append(language.image_start_token_id)
-        logits = self.network.language_model.head(self._last_hidden)
+        logits = self.network.language_model.head(last_hidden)
         rules = StopRules(
             stop_ids=tuple(stop),
             banned_ids=tuple(banned),
             first_id=language.bos_token_id if official else None,
             beam_lengths=compat.beam_lengths or compat.preset,
         )
-        return decode(self.language, logits, settings, rules, generator=generator)
+        return decode(self.language, logits, settings, rules, generator=generator, on_step=on_step)
 
     @torch.no_grad()
     def draw(

@@ -67,6 +67,7 @@ class ImageDecoder(nn.Module):
         self.unconditional = nn.Parameter(self._unconditional_start(load_weights))
         self.register_buffer("positions", sincos_1d(config.n_context_positions, d_language), persistent=False)
         self._schedule = training_schedule(config.diffusion)
+        self._guidance_in_turn = False
         if config.unet.weights is not None and load_weights:
             check_scheduler(config.unet.weights, schedule_numbers(config.diffusion), "image_decoder.diffusion")
 
@@ -75,6 +76,15 @@ class ImageDecoder(nn.Module):
         """``(c, h, w)`` of one picture's latents."""
         side = self.config.unet.sample_size
         return (self.config.unet.in_channels, side, side)
+
+    def save_memory(self) -> None:
+        """Draw with less memory from now on: the halves of guidance one after the other, the autoencoder in tiles.
+
+        The first gives the same picture up to rounding. Tiles are joined smoothly, but large pictures differ a little
+        from those decoded whole.
+        """
+        self._guidance_in_turn = True
+        self.codec.decode_in_tiles()
 
     def condition(self, contexts: Tensor, mask: Tensor) -> Tensor:
         """Turn the context of each picture into condition tokens.
@@ -195,6 +205,7 @@ class ImageDecoder(nn.Module):
             settings,
             seeds,
             progress,
+            guidance_in_turn=self._guidance_in_turn,
         )
         return (self.codec.decode(latents) / 2 + 0.5).clamp(0, 1)
 

@@ -109,6 +109,8 @@ def sample_latents(
     settings: ImageSampling,
     seeds: Sequence[Seed],
     progress: Progress | None = None,
+    *,
+    guidance_in_turn: bool = False,
 ) -> Tensor:
     """Draw latents for ``M`` conditions.
 
@@ -127,6 +129,8 @@ def sample_latents(
             batch it is drawn in or on the device. One CPU generator given for all of them draws what the released code
             draws for a batch: its noise comes from a single generator, picture after picture.
         progress: Told after each step.
+        guidance_in_turn: Predict without and with the condition one after the other, which needs the memory of one
+            half of that batch.
 
     Returns:
         float32[M, c, h, w].
@@ -140,12 +144,14 @@ def sample_latents(
     if n == 0:
         return condition.new_empty((0, *latent_shape), dtype=torch.float32)
     guided = settings.guidance_scale > 1
-    copies = 2 if guided else 1
     if previous is not None:
         previous = previous.narrowed()
+    conditions = [condition]
     if guided:
-        condition = torch.cat([unconditional.to(condition.dtype).expand(n, -1, -1), condition])
-        previous = None if previous is None else previous.repeated(2, n)
+        conditions = [unconditional.to(condition.dtype).expand(n, -1, -1), condition]
+        if not guidance_in_turn:
+            conditions = [torch.cat(conditions)]
+            previous = None if previous is None else previous.repeated(2, n)
 
     generators = [s if isinstance(s, torch.Generator) else torch.Generator().manual_seed(s) for s in seeds]
     latents = torch.stack([torch.randn(tuple(latent_shape), generator=g, dtype=torch.float32) for g in generators]).to(
@@ -154,10 +160,13 @@ def sample_latents(
     schedule = sampling_schedule(diffusion, settings)
     steps = schedule.timesteps.tolist()
     for done, step in enumerate(steps, start=1):
-        timesteps = torch.full((copies * n,), step, device=latents.device)
-        prediction = unet(latents.repeat(copies, 1, 1, 1), timesteps, condition, previous).float()
+        predictions = []
+        for tokens in conditions:
+            timesteps = torch.full((len(tokens),), step, device=latents.device)
+            predictions.append(unet(latents.repeat(len(tokens) // n, 1, 1, 1), timesteps, tokens, previous).float())
+        prediction = predictions[0]
         if guided:
-            without, given = prediction.chunk(2)
+            without, given = torch.cat(predictions).chunk(2)
             prediction = without + settings.guidance_scale * (given - without)
         latents = schedule.step(prediction, step, latents, generator=generators, return_dict=False)[0]
         if progress is not None:

@@ -14,6 +14,8 @@ from mmfs import PyramidValues
 from mmi.models.language_model import ImageContext, LanguageModel
 from mmi.models.visibility import image_slots, slot_values, visible_images
 
+_NO_HIDDEN = "this state keeps no hidden states; build it with keep_hidden=True."
+
 
 @dataclass(frozen=True)
 class NewImages:
@@ -73,8 +75,21 @@ class LanguageState:
             ValueError: If the state was built without ``keep_hidden``.
         """
         if self._hidden is None:
-            raise ValueError("this state keeps no hidden states; build it with keep_hidden=True.")
-        return torch.cat(self._hidden, dim=1)
+            raise ValueError(_NO_HIDDEN)
+        if len(self._hidden) > 1:
+            self._hidden = [torch.cat(self._hidden, dim=1)]
+        return self._hidden[0]
+
+    @property
+    def last_hidden(self) -> Tensor | None:
+        """float[B, d] after the final norm at the last position read; None if nothing has been read.
+
+        Raises:
+            ValueError: If the state was built without ``keep_hidden``.
+        """
+        if self._hidden is None:
+            raise ValueError(_NO_HIDDEN)
+        return self._hidden[-1][:, -1] if self._hidden else None
 
     def extend(
         self,
@@ -145,6 +160,14 @@ class LanguageState:
         """
         real = None if active is None else active[:, None]
         return self.model.head(self.extend(token_ids[:, None], real, visible=self._visible)[:, -1])
+
+    def fork(self) -> LanguageState:
+        """Return a state that goes on by itself; tensors are shared, which is safe because none is written into."""
+        other = copy.copy(self)
+        other._hidden = None if self._hidden is None else list(self._hidden)
+        other._cache = copy.copy(self._cache)
+        other._cache.layers = [copy.copy(layer) for layer in self._cache.layers]
+        return other
 
     def expanded(self, n_copies: int) -> LanguageState:
         """Return a state with every row ``n_copies`` times in a row; image values are shared, not copied."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from mmi.models.beam_search import beam_search
-from mmi.models.decoding_rules import PRESETS, DecodingState, StopRules, TextDecoding, cut, logits_processors
+from mmi.models.decoding_rules import PRESETS, DecodingState, OnStep, StopRules, TextDecoding, cut, logits_processors
 
-__all__ = ["PRESETS", "DecodingState", "StopRules", "TextDecoding", "decode"]
+__all__ = ["PRESETS", "DecodingState", "OnStep", "StopRules", "TextDecoding", "decode"]
 
 
 @torch.no_grad()
@@ -23,6 +23,7 @@ def decode(
     rules: StopRules,
     *,
     generator: torch.Generator | None = None,
+    on_step: OnStep | None = None,
 ) -> list[list[int]]:
     """Continue every row until a stop id or the most tokens allowed.
 
@@ -35,13 +36,14 @@ def decode(
         settings: How tokens are chosen.
         rules: Ids that end a row and ids never chosen.
         generator: Where sampling draws from; ``None`` is the global generator.
+        on_step: Told the ids chosen after each step; what it raises stops decoding, and the state is left in between.
 
     Returns:
         Generated ids of each row; the stop id, if one came, is the last.
     """
     if settings.n_beams == 1:
-        return _decode_single(state, logits, settings, rules, generator)
-    rows = beam_search(state.expanded(settings.n_beams), logits, settings, rules)
+        return _decode_single(state, logits, settings, rules, generator, on_step)
+    rows = beam_search(state.expanded(settings.n_beams), logits, settings, rules, on_step)
     read = max(len(ids) for ids in rows) - 1
     if read:
         device = logits.device
@@ -57,6 +59,7 @@ def _decode_single(
     settings: TextDecoding,
     rules: StopRules,
     generator: torch.Generator | None,
+    on_step: OnStep | None,
 ) -> list[list[int]]:
     device = logits.device
     processors = logits_processors(settings, rules, device)
@@ -65,8 +68,13 @@ def _decode_single(
     active = torch.ones(logits.shape[0], dtype=torch.bool, device=device)
     lengths = torch.zeros(logits.shape[0], dtype=torch.int64, device=device)
     while True:
-        scores = processors(rules.seen(generated), logits.float())  # pyright: ignore[reportArgumentType]
+        seen, scores = rules.seen(generated), logits.float()
+        # One by one: the list itself looks up the signature of each of them for every token.
+        for processor in processors:
+            scores = processor(seen, scores)
         chosen = draw(scores, generator) if settings.do_sample else scores.argmax(dim=-1)
+        if on_step is not None:
+            on_step(chosen.tolist())
         generated = torch.cat([generated, chosen[:, None]], dim=1)
         lengths += active
         active = active & ~torch.isin(chosen, stop_ids)

@@ -27,7 +27,7 @@ from mmi.ablation.experiment import read_experiment
 from mmi.ablation.gathering import Progress
 from mmi.ablation.matrix import PlannedCell, plan
 from mmi.ablation.measuring import Load
-from mmi.ablation.recipe import Column
+from mmi.ablation.recipe import Column, read_recipe
 from mmi.ablation.records import Store, hash_ids
 from mmi.ablation.runner import Outcome, prepare_recipes, run_cells
 from mmi.checkpoints.storage import MODEL, read_manifest
@@ -136,9 +136,10 @@ def test_what_is_finished_is_never_run_again_whichever_table_asks(place: Path) -
     assert (outcome.found, len(outcome.finished)) == (4, 0)
 
 
-def test_a_failure_is_recorded_once_and_tried_again_only_when_asked(place: Path) -> None:
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_failure_is_recorded_once_and_tried_again_only_when_asked(place: Path, which: int) -> None:
     planned = planned_cells()
-    name = planned[1].cell.id
+    name = planned[which].cell.id
     Path("fail").write_text(f"evaluate {name}")
     outcome, said = run(list(planned))
     (failed,) = outcome.failed

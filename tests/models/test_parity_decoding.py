@@ -156,8 +156,8 @@ def test_cached_decoding_of_a_padded_batch_equals_full_passes_row_by_row(
 ) -> None:
     rules = StopRules(STOPS, banned_ids=(IMAGE,), first_id=BOS, beam_lengths=lengths)
     state = read(network, pictures)
-    assert state._last_hidden is not None
-    logits = network.language_model.head(state._last_hidden)
+    assert state.language.last_hidden is not None
+    logits = network.language_model.head(state.language.last_hidden)
     plain = plain_greedy if settings.n_beams == 1 else plain_beams
     expected = [plain(full, settings, rules) for full in passes]
     assert decode(state.language, logits, settings, rules) == expected
@@ -170,10 +170,12 @@ def test_the_two_ways_to_count_lengths_choose_differently(network: MMInterleaved
         found[lengths] = []
         for power in (0.5, 1.0, 2.0, 3.0, 5.0):
             state = read(network, pictures)
-            assert state._last_hidden is not None
+            assert state.language.last_hidden is not None
             settings = TextDecoding(max_new_tokens=5, min_new_tokens=0, n_beams=3, length_penalty=power)
             rules = StopRules(STOPS, beam_lengths=lengths)
-            found[lengths] += decode(state.language, network.language_model.head(state._last_hidden), settings, rules)
+            found[lengths] += decode(
+                state.language, network.language_model.head(state.language.last_hidden), settings, rules
+            )
     assert found["corrected"] != found["official"]
 
 

@@ -1,0 +1,1 @@
+"""The model in people's hands: sessions, the HTTP server and the web page."""

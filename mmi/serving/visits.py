@@ -1,0 +1,155 @@
+"""Visitors of the web page: their conversations, the pictures they are about to send, the answer under way."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from mmi.serving.conversation import Message, Part
+from mmi.serving.engine import Ticket
+from mmi.serving.events import WITHHELD, DrawingStep, Event, Failed, PicturePart, TextPart
+from mmi.serving.uploads import Picture, UploadFolders
+
+
+@dataclass
+class Visit:
+    """One open page.
+
+    Args:
+        session: Its name, made up by the page.
+        messages: The conversation so far.
+        pending: Pictures that go with the next message.
+        shown: Files of pictures in the conversation, by digest.
+        ticket: The answer under way.
+    """
+
+    session: str
+    messages: list[Message] = field(default_factory=list)
+    pending: list[Picture] = field(default_factory=list)
+    shown: dict[str, Path] = field(default_factory=dict)
+    ticket: Ticket | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an answer is under way."""
+        return self.ticket is not None
+
+    def stop(self) -> None:
+        """Give up the answer under way."""
+        ticket = self.ticket
+        if ticket is not None:
+            ticket.cancel()
+
+    def before_answer(self) -> tuple[list[Part], str] | None:
+        """Return the last answer's text and everything before it, or None where no text was answered."""
+        if not self.messages or self.messages[-1].role != "assistant":
+            return None
+        before = [part for message in self.messages[:-1] for part in message.parts]
+        for part in self.messages[-1].parts:
+            if isinstance(part, str):
+                return before, part
+            before.append(part)
+        return None
+
+
+_SMALL = 256
+
+
+class Visits:
+    """All open pages.
+
+    Args:
+        folders: Where their pictures lie.
+        most: Most pages whose conversation is kept; the one that was opened first is forgotten first.
+    """
+
+    def __init__(self, folders: UploadFolders, most: int = 256) -> None:
+        self.folders = folders
+        self._most = most
+        self._visits: dict[str, Visit] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """Pages that are open."""
+        return len(self._visits)
+
+    def of(self, session: str) -> Visit:
+        """Return the visit of a page; a new one if it was never here."""
+        with self._lock:
+            visit = self._visits.setdefault(session, Visit(session))
+            too_many = [name for name in self._visits if name != session][: max(0, len(self._visits) - self._most)]
+        for name in too_many:
+            self.leave(name)
+        return visit
+
+    def find(self, session: str) -> Visit | None:
+        """Return the visit of a page that is still open."""
+        return self._visits.get(session)
+
+    def has(self, visit: Visit) -> bool:
+        """Say whether a visit goes on: its page is open and its conversation not forgotten."""
+        return self._visits.get(visit.session) is visit
+
+    def begin_anew(self, session: str) -> None:
+        """Forget a conversation and delete its pictures; the page stays open."""
+        self.leave(session)
+        self.of(session)
+
+    def leave(self, session: str) -> None:
+        """Forget a page that was closed: its answer stops, its pictures are deleted."""
+        with self._lock:
+            visit = self._visits.pop(session, None)
+        if visit is not None:
+            visit.stop()
+        self.folders.delete(session)
+
+    def file_of(self, visit: Visit, picture: Picture, longest_side: int = 1024) -> Path:
+        """Return a file that shows a picture, written once.
+
+        Args:
+            visit: Where it is shown.
+            picture: The picture.
+            longest_side: It is made smaller where it is larger.
+        """
+        if picture.digest not in visit.shown:
+            image = picture.image
+            if max(image.size) > longest_side:
+                image = image.copy()
+                image.thumbnail((longest_side, longest_side))
+            elif max(image.size) < _SMALL:
+                # Small drawings stay sharp: a browser would blur them.
+                factor = _SMALL // max(image.size)
+                size = (image.width * factor, image.height * factor)
+                image = image.resize(size, Image.Resampling.NEAREST)
+            visit.shown[picture.digest] = self.folders.save(visit.session, image)
+        return visit.shown[picture.digest]
+
+
+class GrowingAnswer:
+    """An answer while it comes in."""
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.progress = ""
+        self.failed: str | None = None
+        self.ended = False
+
+    def add(self, event: Event) -> None:
+        """Take in what happened."""
+        self.progress = ""
+        if isinstance(event, TextPart):
+            last = self.parts[-1] if self.parts else None
+            if event.begins or not isinstance(last, str):
+                self.parts.append(event.text)
+            else:
+                self.parts[-1] = last + event.text
+        elif isinstance(event, DrawingStep):
+            self.progress = f"Drawing picture {event.image + 1}: step {event.done} of {event.total}."
+        elif isinstance(event, PicturePart):
+            self.parts.append(WITHHELD if event.image is None else Picture.of(event.image))
+        else:
+            self.ended = True
+            self.failed = event.sentence if isinstance(event, Failed) else None
