@@ -130,7 +130,7 @@ def test_training_captions_hardly_name_what_is_novel(tmp_path, preset):
     share = sum(map(nocaps.is_novel, things)) / len(things)
     assert share == 0 if preset == "tiny" else share < 0.1
     # Each half of the combination is common: only the two together are not.
-    assert sum(thing.texture != "plain" for thing in things) / len(things) > 0.02
+    assert sum(thing.texture != "plain" for thing in things) / len(things) > 0.015
     assert sum(thing.print is not None for thing in things) / len(things) > 0.1
 
 
