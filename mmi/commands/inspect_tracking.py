@@ -29,7 +29,7 @@ def log_looks(looks: Looks, name: str, *, project: str, online: bool) -> str:
     from mmi.inspection.looks import mass
 
     columns: list[str | int] = ["layer", "step", "picture", *(f"level {n}" for n in looks.records[0].layer.levels)]
-    rows: list[list[Any]] = []
+    rows: list[Any] = []
     for record in looks.records:
         where = [record.layer.title, record.call + 1 if looks.steps else None]
         rows += [[*where, f"picture {n + 1}", *of_one] for n, of_one in enumerate(mass(record).tolist())]

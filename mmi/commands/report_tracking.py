@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mmi_eval.report.grid import Part, plain_text
 from mmi_eval.report.tables import Column
@@ -30,7 +31,7 @@ def log_tables(parts: Sequence[Part], files: Sequence[Path], *, project: str, on
             for grid in part.grids:
                 if not grid.rows:
                     continue
-                rows = [[plain_text(cell) for cell in row] for row in grid.rows]
+                rows: list[Any] = [[plain_text(cell) for cell in row] for row in grid.rows]
                 run.log({f"tables/{grid.anchor}": wandb.Table(columns=_names(grid.columns), data=rows)})
         artifact = wandb.Artifact("paper-tables", type="report")
         for file in files:
