@@ -50,7 +50,7 @@ def run(command: str, argv: Sequence[str]) -> int:
             PageFacts(name, safety, examples),
             options.wording,
         )
-        hosts = LOOPBACK if is_loopback(options.host) else None
+        hosts = (*LOOPBACK, options.host) if is_loopback(options.host) else None
         app = Guard(build_page_app(page, limits), token=token, hosts=hosts, policy=PAGE_POLICY, takes_cookie=True)
         url = served_model.url_of(own) + "/" + (f"?token={token}" if options.new_token else "")
         print(f"{name}: open {url} in a browser. {safety}", flush=True)

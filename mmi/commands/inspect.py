@@ -21,7 +21,7 @@ look at) and --counterfactual (how answers change when one context picture does)
 _EXAMPLE = """\
 mmi inspect --run runs/demo --image a.png --image b.png --text "What colour was it before?"
 mmi inspect --run runs/demo --task micro_quiz --tag "print small" --out out/print
-mmi inspect --run runs/demo --task micro_quiz --sample conv_test_00012/1 --token colour
+mmi inspect --run runs/demo --task micro_quiz --sample test-38/8 --token colour
 mmi inspect --run runs/demo --image a.png --text "The same at night." --pixel 10,12
 mmi inspect --run runs/demo --gates
 mmi inspect --run runs/demo --task micro_quiz --mass

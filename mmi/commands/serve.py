@@ -45,7 +45,7 @@ def run(command: str, argv: Sequence[str]) -> int:
         model=name,
         write_png=png_writer(name, answerer.generator.model_hash),
     )
-    hosts = LOOPBACK if is_loopback(options.host) else None
+    hosts = (*LOOPBACK, options.host) if is_loopback(options.host) else None
     url = served_model.url_of(own)
     print(f"{name} at {url}/v1/chat/completions. {served_model.safety_sentence(options)}", flush=True)
     if options.new_token:

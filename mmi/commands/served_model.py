@@ -80,7 +80,7 @@ def read_token(options: argparse.Namespace) -> str | None:
     Raises:
         UsageError: If it is too short to be one, or named twice.
     """
-    given = os.environ.get(TOKEN_VARIABLE) or None
+    given = os.environ.get(TOKEN_VARIABLE)
     if options.new_token and (options.token_file or given):
         raise UsageError(f"--new-token and a token given by --token-file or {TOKEN_VARIABLE} exclude each other.")
     if options.new_token:

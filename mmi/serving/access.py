@@ -5,8 +5,9 @@ from __future__ import annotations
 import hmac
 import json
 from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,10 +29,15 @@ def is_loopback(host: str) -> bool:
     """Say whether an address to bind to is reached from this machine only.
 
     Example:
-        >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0")
-        (True, False)
+        >>> is_loopback("127.0.0.2"), is_loopback("0.0.0.0"), is_loopback("127.example.org")
+        (True, False, False)
     """
-    return host in LOOPBACK or host.startswith("127.")
+    if host in LOOPBACK:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def same_token(given: str, expected: str) -> bool:
@@ -86,6 +92,13 @@ class Guard:
         headers = {name.lower(): value.decode("latin-1") for name, value in scope.get("headers", ())}
         if self._hosts is not None and _host_name(headers.get(b"host", "")) not in self._hosts:
             await refuse(with_headers, 403, "This server answers only to the names it was started for.", "wrong_host")
+            return
+        if headers.get(b"sec-fetch-site") == "cross-site" and scope.get("method", "GET") not in ("GET", "HEAD"):
+            await refuse(with_headers, 403, "This server takes nothing from pages of other sites.", "other_site")
+            return
+        origin = urlsplit(headers.get(b"origin", "")).netloc
+        if origin and origin.lower() != headers.get(b"host", "").lower():
+            await refuse(with_headers, 403, "This server takes nothing from pages of other sites.", "other_site")
             return
         if self._token is None or scope["path"] in _OPEN_PATHS or self._shows_token(headers, self._token):
             await self._app(scope, receive, with_headers)

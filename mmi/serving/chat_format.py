@@ -107,10 +107,12 @@ class ChatRules:
             most = min(text.max_new_tokens, limits.new_tokens)
         text = replace(text, max_new_tokens=most, min_new_tokens=min(text.min_new_tokens, most))
         temperature, top_p = _number(fields, "temperature", 0, 10), _number(fields, "top_p", 0, 1)
-        if temperature == 0:
+        if temperature == 0 or top_p == 0:
             text = replace(text, do_sample=False, n_beams=1)
         elif temperature is not None or top_p is not None:
-            chosen = {"temperature": temperature, "top_p": top_p or None}
+            # Below a hundredth logits overflow, and the likeliest word is all there is.
+            least = None if temperature is None else max(temperature, 0.01)
+            chosen = {"temperature": least, "top_p": top_p}
             given = {name: value for name, value in chosen.items() if value is not None}
             text = replace(text, do_sample=True, n_beams=1, **given)
         scale = _number(fields, "guidance_scale", 0, 100)

@@ -180,8 +180,10 @@ class Page:
         problems = []
         for name in files or ():
             if len(visit.pending) >= self._limits.pictures:
-                problems.append(f"At most {self._limits.pictures} pictures go with a message.")
-                break
+                sentence = f"At most {self._limits.pictures} pictures go with a message."
+                problems += [] if sentence in problems else [sentence]
+                self._visits.folders.discard(Path(name))
+                continue
             try:
                 picture = self._visits.folders.take_in(visit.session, Path(name), self._limits.picture_pixels)
             except UploadError as error:

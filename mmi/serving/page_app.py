@@ -22,7 +22,17 @@ _UPLOAD_FOLDER = "GRADIO_TEMP_DIR"
 _OFF = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_SHARE", "GRADIO_RUN_HISTORY", "GRADIO_SSR_MODE", "GRADIO_MCP_SERVER")
 _API = "/gradio_api/"
 # Doors of the library that a page of ours does not need: other servers, the file system, code, its own monitoring.
-_CLOSED = ("proxy", "component_server", "vibe", "startup-events", "deep_link", "runs", "process_recording", "mcp")
+_CLOSED = (
+    "proxy",
+    "file/",
+    "component_server",
+    "vibe",
+    "startup-events",
+    "deep_link",
+    "runs",
+    "process_recording",
+    "mcp",
+)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,11 +68,11 @@ def write_session(folder: Path, saved: SavedSession, generator: Generator) -> No
     Raises:
         SessionError: If the folder holds something else.
     """
-    if folder.exists() and not (folder / JSON).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    folder = folder.resolve()
+    if folder.exists() and not _is_session(folder):
         raise SessionError(f"{folder} holds something else than a session; choose another folder.")
-    draft = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     tensors = {_RANDOM: saved.random_state.cpu()}
     entries = []
     for number, item in enumerate(saved.items):
@@ -97,8 +98,27 @@ def write_session(folder: Path, saved: SavedSession, generator: Generator) -> No
     }
     save_file(tensors, draft / TENSORS)
     (draft / JSON).write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
+    old = draft.with_name(f"{draft.name}-old")
+    if folder.exists():
+        folder.rename(old)
     draft.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_session(folder: Path) -> bool:
+    """Say whether a folder holds nothing but a session that was written here."""
+    if not folder.is_dir():
+        return False
+    names = {entry.name for entry in folder.iterdir()}
+    if not names:
+        return True
+    if not names <= {JSON, TENSORS} or JSON not in names:
+        return False
+    try:
+        record = json.loads((folder / JSON).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and "schema_version" in record and "network" in record
 
 
 def read_session(folder: Path, generator: Generator) -> SavedSession:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import secrets
 import shutil
 import threading
@@ -176,12 +177,22 @@ class UploadFolders:
         before = time.monotonic() - self._keep_seconds
         for session in [session for session, used in list(self._last_use.items()) if used < before]:
             self.delete(session)
-        known = set(self._folders.values())
-        for path in self._root.rglob("*"):
-            with contextlib.suppress(OSError):
-                old = time.time() - path.stat().st_mtime > self._keep_seconds
-                if path.is_file() and old and path not in self._uploads and path.parent not in known:
-                    path.unlink()
+        with self._lock:
+            known, uploads = set(self._folders.values()), set(self._uploads)
+        # Folders may go away meanwhile, when another visitor leaves; os.walk passes over them.
+        for folder, _, names in os.walk(self._root):
+            for path in (Path(folder, name) for name in names):
+                with contextlib.suppress(OSError):
+                    old = time.time() - path.stat().st_mtime > self._keep_seconds
+                    if old and path not in uploads and path.parent not in known:
+                        path.unlink()
+
+    def discard(self, path: Path) -> None:
+        """Delete an upload that nobody takes in, if it is one."""
+        with self._lock:
+            taken = path in self._uploads
+        if not taken and path.resolve().is_relative_to(self._root.resolve()):
+            path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Delete everything."""

@@ -41,7 +41,7 @@ _PART_OF_ATTRIBUTE: dict[tuple[type[nn.Module], str], str] = {
     (LanguageModel, "embed_tokens"): "language_model",
     (LanguageModel, "new_tokens"): "language_model",
     (LanguageModel, "norm"): "language_model",
-    (LanguageModel, "mmfs_transition"): "language_mmfs",
+    (LanguageModel, "mmfs_transition"): "visual_resampler",
     (DecoderBlock, "layer"): "language_model",
     (TextHead, "base"): "language_model",
     (ImageDecoder, "resampler"): "image_resampler",

@@ -42,7 +42,8 @@ def load_start(network: MMInterleaved, source: str, fresh: Sequence[str] = ()) -
         One line that says what was taken and what was not.
 
     Raises:
-        CheckpointError: If nothing is there, it is damaged, or a tensor is missing, unknown or of another shape.
+        CheckpointError: If nothing is there, it is damaged, a pattern fits nothing, or a tensor is missing, unknown or
+            of another shape.
     """
     place = _find(source)
     manifest, state = verify_checkpoint(place), network.state_dict()
@@ -51,7 +52,7 @@ def load_start(network: MMInterleaved, source: str, fresh: Sequence[str] = ()) -
             tied = manifest.tied
             places = {name: name for name in stored.keys()} | tied  # noqa: SIM118 - no mapping
             shapes = {name: tuple(stored.get_slice(at).get_shape()) for name, at in places.items()}
-            new, unused = _matching(fresh, {*shapes, *state})
+            new, unused = _matching(fresh, {*shapes, *state}, source)
             shapes = {name: shape for name, shape in shapes.items() if name not in new}
             left_out = _names_left_out(shapes, state, network.image_decoder is None)
             as_built = _names_as_built(shapes, state) | (new & set(state))
@@ -89,14 +90,20 @@ def _find(source: str) -> Path:
     return place
 
 
-def _matching(patterns: Sequence[str], names: Collection[str]) -> tuple[set[str], str]:
-    """Return the names that fit one of the patterns, and a remark on patterns that none fits.
+def _matching(patterns: Sequence[str], names: Collection[str], source: str) -> tuple[set[str], str]:
+    """Return the names that fit one of the patterns, and a remark on patterns of MMFS that none fits.
 
     These are no error: an arm of an ablation without MMFS is started as the others are, from weights without it.
     """
     fitting = {pattern: {name for name in names if fnmatchcase(name, pattern)} for pattern in patterns}
-    unused = [repr(pattern) for pattern, found in fitting.items() if not found]
-    remark = f"; {' and '.join(unused)} fits none here" if unused else ""
+    unused = [pattern for pattern, found in fitting.items() if not found]
+    for pattern in unused:
+        if "mmfs" not in pattern:
+            raise CheckpointError(
+                f"run.start_fresh: {pattern!r} fits no tensor, neither of {source} nor of the network to be trained; "
+                'expected patterns such as "visual_tokenizer.*".'
+            )
+    remark = f"; {' and '.join(map(repr, unused))} fits none here" if unused else ""
     return {name for found in fitting.values() for name in found}, remark
 
 

@@ -53,6 +53,13 @@ def test_a_wrong_option_is_one_sentence(workplace, monkeypatch, capsys, command,
     assert len(told.strip().splitlines()) == 1
 
 
+def test_a_token_that_was_left_empty_opens_nothing(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("MMI_TOKEN", "")
+    assert main(["serve", *RUN, "--port", "0"]) == 2
+    assert "the token of MMI_TOKEN is no token" in capsys.readouterr().err
+
+
 def test_a_port_that_is_taken_is_named(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     with socket.create_server(("127.0.0.1", 0)) as own:

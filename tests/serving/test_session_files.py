@@ -90,6 +90,27 @@ def test_saving_again_replaces_and_other_folders_are_left_alone(generator, tmp_p
     assert (tmp_path / "mine" / "thesis.txt").is_file()
 
 
+def test_a_folder_with_anything_else_in_it_is_never_replaced(generator, tmp_path):
+    session = Session(generator, SETTINGS)
+    session.append("x")
+    mixed, foreign, beside = tmp_path / "mixed", tmp_path / "foreign", tmp_path / "s.tmp"
+    session.save(mixed)
+    (mixed / "thesis.txt").write_text("mine")
+    foreign.mkdir()
+    (foreign / "session.json").write_text('{"of": "another program"}')
+    beside.mkdir()
+    (beside / "mine.txt").write_text("mine")
+    for folder in (mixed, foreign):
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        with pytest.raises(SessionError, match="holds something else than a session"):
+            session.save(folder)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    session.save(tmp_path / "s")
+    session.save(tmp_path / "s")
+    assert (beside / "mine.txt").read_text() == "mine"
+    assert {path.name for path in tmp_path.iterdir()} == {"mixed", "foreign", "s.tmp", "s"}
+
+
 def change(folder, **entries) -> None:
     record = json.loads((folder / "session.json").read_text())
     (folder / "session.json").write_text(json.dumps(record | entries))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import threading
 import time
 import zlib
 
@@ -126,3 +127,35 @@ def test_what_nobody_uses_any_more_is_swept_away(tmp_path):
     assert not old.exists()
     assert not stray.exists()
     assert new.exists()
+
+
+def test_sweeping_beside_visitors_who_leave_disturbs_nobody(tmp_path):
+    folders = UploadFolders(tmp_path / "private", keep_seconds=60)
+    broken = []
+
+    def come_and_go(name: str) -> None:
+        try:
+            for number in range(60):
+                folders.save(f"{name}-{number}", picture(0))
+                folders.delete(f"{name}-{number}")
+        except Exception as error:
+            broken.append(error)
+
+    visitors = [threading.Thread(target=come_and_go, args=(str(n),)) for n in range(4)]
+    for visitor in visitors:
+        visitor.start()
+    for visitor in visitors:
+        visitor.join()
+    assert broken == []
+
+
+def test_an_upload_too_many_is_deleted_and_nothing_else(tmp_path):
+    folders = UploadFolders(tmp_path / "private", keep_seconds=60)
+    kept = folders.save("here", picture(0))
+    (tmp_path / "private" / "raw.jpg").write_bytes(b"raw")
+    (tmp_path / "elsewhere.jpg").write_bytes(b"mine")
+    for path in (tmp_path / "private" / "raw.jpg", tmp_path / "elsewhere.jpg", tmp_path / "private" / "raw.jpg"):
+        folders.discard(path)
+    assert not (tmp_path / "private" / "raw.jpg").exists()
+    assert (tmp_path / "elsewhere.jpg").exists()
+    assert kept.exists()

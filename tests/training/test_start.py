@@ -188,5 +188,7 @@ def test_parts_that_an_ablation_compares_start_as_built_whatever_the_source_has(
         assert torch.equal(tensor, built[name] if name in new else trained.state_dict()[name]), name
     with pytest.raises(CheckpointError, match=r"visual_tokenizer\.resampler\.queries"):
         load_start(network(2, wider.config), str(run.path), fresh[1:])
+    with pytest.raises(CheckpointError, match=r"run\.start_fresh: 'visual_tokeniser\.\*' fits no tensor"):
+        load_start(network(2, without), str(run.path), ("visual_tokeniser.*",))
     told = load_start(network(3, without), str(run.path), fresh)
     assert f"tensors; '{fresh[1]}' fits none here)." in told
