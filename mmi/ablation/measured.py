@@ -139,6 +139,7 @@ def _measurement(record: CellRecord, column: Column) -> Measurement | None:
         low,
         high,
         score.n or 0,
+        column.scale,
     )
 
 

@@ -57,6 +57,7 @@ class Measurement:
         low: Lower end of the score's own interval over samples, where it has one.
         high: Upper end.
         n: Samples behind the score.
+        hit: Score of a sample that is right, in the unit of the samples: 100 where they are in percent.
     """
 
     value: float
@@ -65,6 +66,7 @@ class Measurement:
     low: float | None = None
     high: float | None = None
     n: int = 0
+    hit: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def mean_over_seeds(measured: Mapping[int, Measurement]) -> Estimate:
                 own.value, own.low, own.high, n_seeds=1, n_items=own.n, remark="the evaluation's own interval"
             )
         return _estimate(values, None, 0.0, max(m.n for m in ordered))
-    farthest = _farthest(samples) or _one_miss(samples)
+    farthest = _farthest(samples) or _one_miss(samples, ordered[0].hit)
     return _estimate(values, samples, farthest, samples.shape[1])
 
 
@@ -162,7 +164,7 @@ def paired_difference(first: Mapping[int, Measurement], second: Mapping[int, Mea
         return _estimate(changes, None, 0.0, min(m.n for m in (*ours, *theirs)))
     mine, other = both[: len(seeds)], both[len(seeds) :]
     change = mine - other
-    farthest = _farthest(change) or float(both.max() - both.min()) or _one_miss(both)
+    farthest = _farthest(change) or float(both.max() - both.min()) or _one_miss(both, ours[0].hit)
     return _estimate(changes, change, farthest, change.shape[1])
 
 
@@ -238,9 +240,9 @@ def _farthest(values: Floats) -> float:
     return found if found > _SAME * float(np.abs(values).max()) else 0.0
 
 
-def _one_miss(scores: Floats) -> float:
+def _one_miss(scores: Floats, hit: float) -> float:
     """Return how far one sample could lie off where all score alike: known for hits and misses only."""
-    return 1.0 if bool(np.isin(scores, (0.0, 1.0)).all()) else 0.0
+    return hit if bool(np.isin(scores, (0.0, hit)).all()) else 0.0
 
 
 def _finite(values: Sequence[float]) -> Floats:

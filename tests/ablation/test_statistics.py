@@ -245,3 +245,16 @@ def test_holm_is_that_of_the_textbook():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, None, 0.8]) == [1.0, None, 1.0]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_scores_that_are_all_alike_are_as_sure_in_percent_as_in_shares(value):
+    def seeds(hit: float) -> dict[int, Measurement]:
+        samples = np.full(20, value * hit)
+        return {seed: Measurement(value * hit, samples, "ids", n=20, hit=hit) for seed in range(3)}
+
+    share, percent = mean_over_seeds(seeds(1.0)), mean_over_seeds(seeds(100.0))
+    assert percent.high - percent.low == pytest.approx(100 * (share.high - share.low))
+    assert percent.high - percent.low > 5
+    tie = paired_difference(seeds(100.0), seeds(100.0))
+    assert tie.high - tie.low > 5
