@@ -37,7 +37,7 @@ def commands_in(file: Path) -> list[list[str]]:
     text = file.read_text(encoding="utf-8").replace("\\\n", " ").replace('"""', "\n")
     found = []
     for match in re.finditer(r"(?:^|[`#(]|\s|/)mmi ((?:" + "|".join(COMMANDS) + r")\b[^\n`]*)", text, re.MULTILINE):
-        line = re.split(r"\s{2,}[^-]|&&|\)\s|[;|>]| writes| and | then ", match.group(1).replace("$$", ""))[0]
+        line = re.split(r"\s{2,}[^-]|-->|&&|\)\s|[;|>]| writes| and | then ", match.group(1).replace("$$", ""))[0]
         try:
             found.append(shlex.split(line, comments=True))
         except ValueError:
