@@ -117,9 +117,11 @@ def test_an_oracle_that_sees_the_scene_graph_answers_every_question():
 def test_answers_are_hard_to_guess_even_from_the_question():
     table = guessing_table()
     assert table == STORED["guessing"]
-    for rows in table.values():
+    for preset, rows in table.items():
         for kind, row in rows.items():
-            assert max(row["majority"], row["by_template"], row["by_text"]) < LIMITS[kind], kind
+            # Of fewer the share of the most frequent answer says nothing.
+            if row["n"] >= 40:
+                assert max(row["majority"], row["by_template"], row["by_text"]) < LIMITS[kind], (preset, kind)
 
 
 @pytest.mark.parametrize(
