@@ -69,17 +69,19 @@ def make_microworld(argv: Sequence[str]) -> int:
     add("--out", required=True, metavar="DIR", help="where to write")
     presets = (
         "tiny: easy to learn (default); crowded: much in each small picture; detailed: small print over several "
-        "pictures, for ablations; lab: rich, for a GPU"
+        "pictures, for ablations; recalled: the same, half of it asked a picture later; lab: rich, for a GPU"
     )
     add("--preset", default="tiny", help=presets)
     add(
         "--size",
         type=int,
         metavar="N",
-        help="stories, pairs, pictures and so on, each (tiny: 1500, crowded: 6000, detailed: 4000, lab: 100000)",
+        help="stories, pairs, pictures and so on, each (tiny: 1500, crowded: 6000, detailed and recalled: 4000, "
+        "lab: 100000)",
     )
     add("--seed", type=int, default=0, help="another seed draws another world (0)")
-    add("--image-size", type=int, metavar="PX", help="a multiple of 16 (32; detailed and lab: 64, the least they take)")
+    sides = "a multiple of 16 (32; detailed, recalled and lab: 64, the least they take)"
+    add("--image-size", type=int, metavar="PX", help=sides)
     add("--vocab-size", type=int, default=512, metavar="N", help="entries of the tokenizer (512)")
     add("--workers", type=int, default=1, metavar="N", help="processes that write; the bytes stay the same (1)")
     add("--overwrite", action="store_true", help="replace another world, with the networks in its folder")

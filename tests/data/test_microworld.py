@@ -249,7 +249,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("preset", "image_size"), [("lab", 64), ("crowded", 32), ("detailed", 64)])
+@pytest.mark.parametrize(("preset", "image_size"), [("lab", 64), ("crowded", 32), ("detailed", 64), ("recalled", 64)])
 def test_other_presets_and_sizes_are_drawn(tmp_path, preset, image_size):
     world = write_world(tmp_path / "w", size=1, image_size=image_size, preset=preset)
     assert [world.counts[split]["conversations"] for split in SPLITS] == [1, 1, 1]
@@ -264,7 +264,7 @@ def test_other_presets_and_sizes_are_drawn(tmp_path, preset, image_size):
         ({"image_size": 33}, "multiple of 16"),
         ({"vocab_size": 200}, "at least 259"),
         ({"workers": 0}, "workers is 0"),
-        ({"preset": "large"}, 'preset is "large"; expected one of tiny, crowded, detailed, lab'),
+        ({"preset": "large"}, 'preset is "large"; expected one of tiny, crowded, detailed, recalled, lab'),
         ({"preset": "lab"}, "prints of preset lab need at least 64"),
     ],
 )

@@ -57,7 +57,16 @@ def test_tags_say_what_a_question_tests(preset):
     absent = set() if PRESETS[preset].yes_no_share else {"yes/no"}
     absent |= set() if PRESETS[preset].n_things[1] >= 4 else {"count alike"}  # nothing to tell apart
     assert {kind for kind, _ in asked} == set(QUESTION_TYPES) - absent
-    assert {steps for _, steps in asked} == ({0} if preset == "crowded" else {0, 1, 2})
+    assert {steps for _, steps in asked} == set(range(max(PRESETS[preset].quiz_pictures)))
+
+
+def test_a_recalled_quiz_asks_as_much_about_the_first_picture_as_about_the_second():
+    asked = Counter()
+    for i in range(200):
+        quiz = draw_quiz(Dice("recalled", i), "train", PRESETS["recalled"])
+        assert [len(quiz.scenes), len(quiz.questions)] == [2, 2]
+        asked.update(question.steps_back for question in quiz.questions[1])
+    assert 0.4 < asked[1] / asked.total() < 0.6
 
 
 def test_a_crowded_quiz_asks_much_of_one_picture():

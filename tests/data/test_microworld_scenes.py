@@ -173,7 +173,8 @@ def test_every_scene_of_a_preset_has_room_for_its_prints(preset):
                 seen["word"] += thing.word is not None
         assert seen["word"]
         assert {key[0] for key in seen if len(key) == 2} == set(TEXTURES)
-        sizes = {"lab": set(PRINT_SIZES), "crowded": {"small"}, "detailed": {"small", "very small"}}
+        fine = {"small", "very small"}
+        sizes = {"lab": set(PRINT_SIZES), "crowded": {"small"}, "detailed": fine, "recalled": fine}
         sizes = sizes.get(preset, set(PRINT_SIZES[:2]))
         assert {key[1] for key in seen if len(key) == 2} == sizes | {""}
 

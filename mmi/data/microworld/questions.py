@@ -192,7 +192,6 @@ QUESTION_TYPES = tuple(_ASKERS)
 _READING = ("number", "word")
 _FEWEST_FOR_ALIKE = 4
 _MOST_ROUNDS = 3
-_N_EARLIER = 2
 
 
 def ask(scene: Scene, type: str, dice: Dice, steps_back: int = 0, recipe: Recipe = PRESETS["tiny"]) -> Question | None:
@@ -284,7 +283,7 @@ def draw_quiz(dice: Dice, split: Split, recipe: Recipe = PRESETS["tiny"]) -> Qui
         n = fewest + dice.below(most - fewest + 1)
         questions = list(ask_several(scenes[latest], n, dice, recipe))
         if latest and dice.chance(recipe.earlier_share):
-            for place in dice.sample(range(len(questions)), min(_N_EARLIER, len(questions))):
+            for place in dice.sample(range(len(questions)), min(recipe.earlier_questions, len(questions))):
                 earlier = ask_earlier(scenes[: latest + 1], dice, recipe)
                 if earlier not in questions:
                     questions[place] = earlier

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class Recipe:
         similar_share: A thing is like one before it but for one attribute.
         small_print_share: One of the questions about a picture reads small or very small print, where there is any.
         yes_no_share: One of the questions about a picture is answered by yes or no.
-        earlier_share: Two of the questions after a later picture are about earlier ones.
+        earlier_share: Some of the questions after a later picture are about earlier ones.
+        earlier_questions: How many these are, where so many are asked.
         position_share: A thing that could be pointed at by its look is pointed at by its position.
         quiz_pictures: Numbers of pictures of a quiz, each equally often.
         quiz_questions: Fewest and most questions after a picture of a quiz.
@@ -45,6 +46,7 @@ class Recipe:
     small_print_share: float = 0.5
     yes_no_share: float = 0.0
     earlier_share: float = 0.8
+    earlier_questions: int = 2
     position_share: float = 0.8
     quiz_pictures: tuple[int, ...] = (1, 2, 2, 3)
     quiz_questions: tuple[int, int] = (5, 8)
@@ -61,6 +63,8 @@ class Recipe:
             raise ValueError(f"n_things is {self.n_things}; expected two counts between 1 and 9, the lower one first.")
         if not 1 <= self.quiz_questions[0] <= self.quiz_questions[1]:
             raise ValueError(f"quiz_questions is {self.quiz_questions}; expected two counts, the lower one first.")
+        if self.earlier_questions < 1:
+            raise ValueError(f"earlier_questions is {self.earlier_questions}; expected at least 1.")
         if not self.quiz_pictures or not {1, 2, 3}.issuperset(self.quiz_pictures):
             raise ValueError(f"quiz_pictures is {self.quiz_pictures}; expected numbers from 1 to 3.")
         if not 2 <= self.word_letters[0] <= self.word_letters[1] <= 4:
@@ -71,6 +75,23 @@ class Recipe:
         """Height and width of the smallest picture that has room for its prints."""
         return 64 if self.very_small_print_share or self.word_letters[1] > 2 else 32
 
+
+_DETAILED = Recipe(
+    size=4000,
+    image_size=64,
+    n_things=(3, 5),
+    name_share=0.1,
+    print_share=0.8,
+    word_share=0.1,
+    large_print_share=0.0,
+    very_small_print_share=0.5,
+    texture_share=0.1,
+    similar_share=0.3,
+    small_print_share=1.0,
+    position_share=1.0,
+    quiz_pictures=(1, 2, 2, 3),
+    quiz_questions=(8, 10),
+)
 
 PRESETS = {
     "tiny": Recipe(word_share=0.2, large_print_share=0.3, texture_share=0.2),
@@ -86,22 +107,8 @@ PRESETS = {
         quiz_pictures=(1,),
         quiz_questions=(12, 14),
     ),
-    "detailed": Recipe(
-        size=4000,
-        image_size=64,
-        n_things=(3, 5),
-        name_share=0.1,
-        print_share=0.8,
-        word_share=0.1,
-        large_print_share=0.0,
-        very_small_print_share=0.5,
-        texture_share=0.1,
-        similar_share=0.3,
-        small_print_share=1.0,
-        position_share=1.0,
-        quiz_pictures=(1, 2, 2, 3),
-        quiz_questions=(8, 10),
-    ),
+    "detailed": _DETAILED,
+    "recalled": replace(_DETAILED, earlier_share=1.0, earlier_questions=5, quiz_pictures=(2,)),
     "lab": Recipe(
         size=100_000,
         image_size=64,
@@ -117,4 +124,5 @@ PRESETS = {
 }
 """``tiny`` is easy to learn within minutes at 32 pixels; ``crowded`` asks much of each small picture, so that a few
 visual tokens are a bottleneck; ``detailed`` asks as much of several pictures in a row, with print that is lost where
-pictures of 64 pixels are seen at 32; ``lab`` is rich and needs pictures of 64 to 128 pixels."""
+pictures of 64 pixels are seen at 32; ``recalled`` has the pictures of ``detailed`` and asks of two in a row as much
+about the first as about the second; ``lab`` is rich and needs pictures of 64 to 128 pixels."""

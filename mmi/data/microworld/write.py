@@ -125,8 +125,9 @@ def write_world(
         seed: Another seed draws another world.
         image_size: Height and width of the pictures, a multiple of 16.
         vocab_size: Entries of the tokenizer.
-        preset: One of ``PRESETS``: ``tiny`` is easy to learn, ``crowded`` asks much of each picture, ``lab`` is rich
-            and needs at least 64 pixels.
+        preset: One of ``PRESETS``: ``tiny`` is easy to learn, ``crowded`` asks much of each picture,
+            ``detailed`` much of several, ``recalled`` as much of the first as of the second; ``lab`` is rich. These
+            three need at least 64 pixels.
         workers: Number of processes that write; the bytes are the same whatever it is.
         progress: Called with the number of items done and of all items.
         overwrite: Replace another world in that folder; never replaces anything that is not a world.
