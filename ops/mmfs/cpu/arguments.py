@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ _STORED_AS = {
     torch.float16: torch.int16,
 }
 CACHE_LINE = 64
+SMALL = 1 << 16  # bytes for which no system gives huge pages
 LANES = 16  # working rows are padded to whole vectors
 FEWEST_GATHERS_TO_COPY = 12  # corner rows read per row of values, from which on copying scattered rows pays
 
@@ -56,9 +58,19 @@ def describe_working(
         dtype: Working precision.
         predictions: Any [B, Q, H, L, P].
     """
-    numbers = np.float64 if dtype == torch.float64 else np.float32
     _, n_queries, n_heads, _, n_points = predictions.shape
-    return describe_pyramid(spatial_shapes, units.detach().double().numpy(), numbers, n_points, n_heads, n_queries)
+    exact = units.detach().double().numpy().tobytes()
+    return _described(tuple(spatial_shapes), exact, dtype == torch.float64, n_points, n_heads, n_queries)
+
+
+@functools.lru_cache(maxsize=64)
+def _described(
+    spatial_shapes: tuple[tuple[int, int], ...], units: bytes, wide: bool, n_points: int, n_heads: int, n_queries: int
+) -> Pyramid:
+    """Describe levels that most calls have in common, such as those of all steps of decoding; nobody writes into it."""
+    numbers = np.float64 if wide else np.float32
+    pairs = np.frombuffer(units).reshape(len(spatial_shapes), 2)
+    return describe_pyramid(spatial_shapes, pairs, numbers, n_points, n_heads, n_queries)
 
 
 def ready_values(value: Tensor, dtype: torch.dtype) -> Tensor:
@@ -86,7 +98,7 @@ def describe_values(value: Tensor, *, by_copy: bool) -> Values:
     return Values(bits(memory), image, position, head, value.shape[3], by_copy)
 
 
-def forward_by_copy(value: Tensor, n_corners: int) -> bool:
+def forward_by_copy(value: Tensor, n_corners: Callable[[], int]) -> bool:
     """Say whether the forward pass copies the rows of an image and head side by side before reading them.
 
     It must if whole vectors would read beyond a row, and it pays if rows that lie apart are read often enough: at a
@@ -94,12 +106,12 @@ def forward_by_copy(value: Tensor, n_corners: int) -> bool:
 
     Args:
         value: float[M, S, H, D].
-        n_corners: Corner rows that are read per image and head.
+        n_corners: Counts the corner rows that are read per image and head; asked only where it matters.
     """
     n_positions, d_head = value.shape[1], value.shape[3]
     if d_head % LANES:
         return True
-    return value.stride(1) != d_head and n_corners >= FEWEST_GATHERS_TO_COPY * n_positions
+    return value.stride(1) != d_head and n_corners() >= FEWEST_GATHERS_TO_COPY * n_positions
 
 
 def zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -108,6 +120,8 @@ def zeros(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     The memory is numpy's, which asks the system for huge pages: touching 90 MB of torch's takes ten times as long.
     """
     n_elements, size = math.prod(shape), dtype.itemsize
+    if n_elements * size < SMALL:  # torch's begins with a cache line too, and takes a third of the time to ask for
+        return torch.zeros(tuple(shape), dtype=dtype)
     memory = np.zeros(n_elements * size + CACHE_LINE, np.uint8)
     skipped = -memory.ctypes.data % CACHE_LINE
     return torch.from_numpy(memory[skipped : skipped + n_elements * size]).view(dtype).view(*shape)
@@ -138,20 +152,19 @@ def describe_visible(image_table: Tensor, relative_index: Tensor, n_images: int,
     Raises:
         ValueError: If an image or a relative index does not exist.
     """
-    if image_table.numel() and int(image_table.max()) >= n_images:
-        raise ValueError(f"image_table names image {int(image_table.max())}; value holds {n_images}.")
-    if relative_index.numel() and int(relative_index.max()) >= n_indices:
-        raise ValueError(
-            f"relative_index is up to {int(relative_index.max())}; the index tables have {n_indices} rows."
-        )
-    by_slot = relative_index.transpose(1, 2).flatten(0, 1)  # (B * N, Q)
-    images = image_table.reshape(-1)
-    sees = (by_slot > 0) & (images >= 0)[:, None]
-    slot, query = sees.nonzero(as_tuple=True)
-    starts = torch.cat([slot.new_zeros(1), sees.sum(-1).cumsum(0)])
-    index = by_slot[slot, query].to(torch.int64)
-    numbers = [t.contiguous().numpy() for t in (images.to(torch.int64), starts, query, index)]
-    return Slots(*numbers, n_slots=image_table.shape[1])
+    # In numpy, whose small operations take a third of the time of torch's: a decoding step is made of such things.
+    table, indices = image_table.detach().numpy(), relative_index.detach().numpy()
+    if table.size and table.max() >= n_images:
+        raise ValueError(f"image_table names image {table.max()}; value holds {n_images}.")
+    if indices.size and indices.max() >= n_indices:
+        raise ValueError(f"relative_index is up to {indices.max()}; the index tables have {n_indices} rows.")
+    images = np.ascontiguousarray(table.reshape(-1), np.int64)
+    by_slot = indices.swapaxes(1, 2).reshape(images.size, indices.shape[1])  # (B * N, Q)
+    slot, query = np.nonzero((by_slot > 0) & (images >= 0)[:, None])
+    starts = np.zeros(images.size + 1, np.int64)
+    np.cumsum(np.bincount(slot, minlength=images.size), out=starts[1:])
+    index = np.ascontiguousarray(by_slot[slot, query], np.int64)
+    return Slots(images, starts, np.ascontiguousarray(query), index, n_slots=table.shape[1])
 
 
 def pairs_per_slot(slots: Slots) -> int:

@@ -52,8 +52,8 @@ def attention_forward(
     slots = arguments.describe_visible(image_table, relative_index, value.shape[0], offsets_index.shape[0])
     pyramid = arguments.describe_working(spatial_shapes, offset_scale, dtype, logits_query)
     predictions = _predictions(dtype, offsets_query, offsets_index, logits_query, logits_index, reference_points)
-    n_corners = 4 * n_levels * n_points * arguments.pairs_per_slot(slots)
-    values = arguments.describe_values(ready, by_copy=arguments.forward_by_copy(ready, n_corners))
+    by_copy = arguments.forward_by_copy(ready, lambda: 4 * n_levels * n_points * arguments.pairs_per_slot(slots))
+    values = arguments.describe_values(ready, by_copy=by_copy)
     output = arguments.zeros((n_rows, n_queries, n_heads, d_head), ready.dtype)
     log_total = arguments.zeros((n_rows, n_queries, n_heads), dtype)
     n_parts = query_parts(n_rows * n_heads, n_queries)
@@ -179,7 +179,7 @@ def sampling_forward(value: Tensor, spatial_shapes: Shapes, locations: Tensor, w
     ready = arguments.ready_values(value, dtype)
     n_rows, n_queries, n_heads, n_levels, n_points = weights.shape
     pyramid = arguments.describe_working(spatial_shapes, _no_units(n_levels), dtype, weights)
-    by_copy = arguments.forward_by_copy(ready, 4 * n_queries * n_levels * n_points)
+    by_copy = arguments.forward_by_copy(ready, lambda: 4 * n_queries * n_levels * n_points)
     values = arguments.describe_values(ready, by_copy=by_copy)
     output = arguments.zeros((n_rows, n_queries, n_heads, value.shape[3]), ready.dtype)
     places, shares = arguments.flat(locations, dtype), arguments.flat(weights, dtype)
@@ -251,7 +251,10 @@ def _predictions(
 
 def _null_rows(null_value: Tensor | None, value: Tensor, dtype: torch.dtype) -> np.ndarray:
     """Write what is behind the null slot as working rows, flat [H, padded D]; zeros if there is none."""
-    rows = torch.zeros(value.shape[2], arguments.padded_width(value.shape[3]), dtype=dtype)
+    width = arguments.padded_width(value.shape[3])
+    if null_value is not None and null_value.dtype == dtype == value.dtype and null_value.shape[1] == width:
+        return arguments.flat(null_value, dtype)
+    rows = torch.zeros(value.shape[2], width, dtype=dtype)
     if null_value is not None:
         rows[:, : value.shape[3]] = arguments.in_kernel_order(null_value.detach(), value.dtype)
     return rows.view(-1).numpy()
