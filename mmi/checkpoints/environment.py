@@ -17,6 +17,8 @@ from mmi.checkpoints.hardware import describe_hardware, peak_memory
 from mmi.checkpoints.storage import read_json, write_json
 
 SCHEMA_VERSION = 1
+CODE = ("mmi", "ops", "evaluation", "pyproject.toml")
+"""Paths of a checkout that decide what a run computes."""
 PACKAGES = ("mmi", "torch", "torchvision", "lightning", "torchmetrics", "transformers", "diffusers", "safetensors")
 
 
@@ -83,11 +85,15 @@ def _devices() -> list[str]:
 
 
 def _code_state() -> dict[str, Any]:
-    """Return the commit of the source checkout and whether files were changed; None for what git could not tell."""
+    """Return the commit of the source checkout and whether its code was changed; None for what git could not tell.
+
+    Results, documents and configs do not count: a run keeps its settings itself, and ablations write tables while they
+    go on.
+    """
     root = Path(sys.modules["mmi"].__file__ or "").resolve().parent.parent
     if not (root / ".git").exists():
         return {"installed": True}
-    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *CODE)
     return {"commit": _git(root, "rev-parse", "HEAD"), "changed": None if changes is None else bool(changes)}
 
 

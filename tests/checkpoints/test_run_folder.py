@@ -238,3 +238,18 @@ def damage(checkpoint: Path, harm: str) -> None:
         return
     data[len(data) // 2] ^= 1
     file.write_bytes({"cut": data[: len(data) // 2], "emptied": b"", "manifest": b"{"}.get(harm, bytes(data)))
+
+
+def test_only_changes_of_the_code_are_called_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mmi/__init__.py", "experiments/table.md", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("first", encoding="utf-8")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.invalid"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    monkeypatch.setattr(environment.sys.modules["mmi"], "__file__", str(tmp_path / "mmi" / "__init__.py"))
+    (tmp_path / "experiments" / "table.md").write_text("second", encoding="utf-8")
+    (tmp_path / "README.md").write_text("second", encoding="utf-8")
+    assert environment._code_state()["changed"] is False
+    (tmp_path / "mmi" / "__init__.py").write_text("second", encoding="utf-8")
+    assert environment._code_state()["changed"] is True
