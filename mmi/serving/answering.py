@@ -47,18 +47,21 @@ class Answerer:
         self._sessions = SessionStore(generator, self.limits.kept_sessions, self.limits.kept_tokens)
         self.measurements.watch("kept_sessions", "Conversations whose state is kept.", lambda: len(self._sessions))
 
-    def ask(self, question: Question, tell: Tell, client: str = "") -> Ticket:
+    def ask(self, question: Question, tell: Tell, client: str = "", place: Ticket | None = None) -> Ticket:
         """Hand a question in.
 
         Args:
             question: The conversation and how to answer it.
             tell: Told the parts of the answer as they come and one end, from the engine's thread.
             client: Whose question it is.
+            place: One that the engine holds for it already.
 
         Raises:
             EngineBusyError: If it cannot be taken now.
         """
-        return self.engine.submit(lambda ticket: self._answer(question, ticket), tell, client)
+        ticket = self.engine.hold(client) if place is None else place
+        self.engine.begin(ticket, lambda own: self._answer(question, own), tell)
+        return ticket
 
     @property
     def can_draw(self) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -120,28 +121,62 @@ class _ChatEndpoint:
         self._model = model
         self._write_png = write_png
         self._reading = asyncio.Semaphore(2)
+        self._arriving: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        client = _client(scope)
         try:
-            chat = await self._read(Request(scope, receive))
-            await self._answer(chat, _client(scope), receive, send)
+            # Who is slow to send holds no place in the queue; who has no place gets nothing decoded.
+            body = await self._arrived(Request(scope, receive), client)
+            ticket = self._held(client)
+            listener = _Listener(receive)
+            try:
+                chat = await self._read(body, listener)
+                del body
+                await self._answer(chat, ticket, listener, send)
+            finally:
+                listener.close()
+                ticket.cancel()
         except _Refusal as no:
             await refuse(send, no.status, str(no), no.code, no.headers, no.where)
         except ClientLeftError:
             pass
 
-    async def _read(self, request: Request) -> ChatRequest:
+    async def _arrived(self, request: Request, client: str) -> bytes:
+        """Wait for a request's body, unless it would be sent away anyhow."""
         limits = self._rules.limits
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise _Refusal(415, "expected a request with Content-Type: application/json.", "no_json")
         try:
+            self._answerer.engine.check(client)
+        except EngineBusyError as busy:
+            raise _sent_away(busy) from None
+        if self._arriving[client] >= limits.per_client:
+            sentence = f"{limits.per_client} requests of this client are arriving, the most there may be."
+            raise _Refusal(429, f"{sentence} Send one after the other.", "too_many_requests", later=1)
+        self._arriving[client] += 1
+        try:
             async with asyncio.timeout(limits.body_seconds):
-                body = await _body(request, limits.body_bytes)
+                return await _body(request, limits.body_bytes)
         except TimeoutError:
             raise _Refusal(408, f"the request took more than {limits.body_seconds} s to arrive.", "too_slow") from None
+        finally:
+            self._arriving[client] -= 1
+            if not self._arriving[client]:
+                del self._arriving[client]
+
+    def _held(self, client: str) -> Ticket:
+        try:
+            return self._answerer.engine.hold(client)
+        except EngineBusyError as busy:
+            raise _sent_away(busy) from None
+
+    async def _read(self, body: bytes, listener: _Listener) -> ChatRequest:
         try:
             async with self._reading:
+                if listener.left:
+                    raise ClientLeftError
                 chat = await run_in_threadpool(self._rules.read, body)
         except RequestError as error:
             raise _Refusal(400, str(error), "bad_request", error.where) from None
@@ -152,24 +187,23 @@ class _ChatEndpoint:
             raise _Refusal(404, sentence, "model_not_found", "model")
         return chat
 
-    async def _answer(self, chat: ChatRequest, client: str, receive: Receive, send: Send) -> None:
-        listener = _Listener(receive)
+    async def _answer(self, chat: ChatRequest, ticket: Ticket, listener: _Listener, send: Send) -> None:
         try:
-            ticket = self._answerer.ask(chat.question, listener.tell, client)
+            self._answerer.ask(chat.question, listener.tell, place=ticket)
         except EngineBusyError as busy:
-            status, code = (429, "too_many_requests") if busy.own_fault else (503, "busy")
-            raise _Refusal(status, str(busy), code, later=busy.retry_after) from None
-        try:
-            # The first event decides the status: what cannot be answered at all is an error, not a stream.
-            first = await listener.next(ticket)
-            reply = _Reply(self._model, chat.question.settings.image, self._write_png)
-            if chat.stream:
-                await _send_stream(reply, first, listener, ticket, send)
-            else:
-                await _send_whole(reply, first, listener, ticket, send)
-        finally:
-            listener.close()
-            ticket.cancel()
+            raise _sent_away(busy) from None
+        # The first event decides the status: what cannot be answered at all is an error, not a stream.
+        first = await listener.next(ticket)
+        reply = _Reply(self._model, chat.question.settings.image, self._write_png)
+        if chat.stream:
+            await _send_stream(reply, first, listener, ticket, send)
+        else:
+            await _send_whole(reply, first, listener, ticket, send)
+
+
+def _sent_away(busy: EngineBusyError) -> _Refusal:
+    status, code = (429, "too_many_requests") if busy.own_fault else (503, "busy")
+    return _Refusal(status, str(busy), code, later=busy.retry_after)
 
 
 class _Listener:
@@ -179,6 +213,7 @@ class _Listener:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._watch = asyncio.create_task(self._wait_for_leave(receive))
+        self.left = False
 
     def tell(self, event: Event) -> None:
         """Take an event; called from any thread."""
@@ -208,6 +243,7 @@ class _Listener:
     async def _wait_for_leave(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        self.left = True
         self._events.put_nowait(None)
 
 

@@ -290,6 +290,45 @@ def test_a_full_queue_says_when_to_come_back():
     assert int(headers["retry-after"]) >= 1
 
 
+def test_nothing_is_decoded_for_a_client_that_is_sent_away(monkeypatch):
+    decoded = []
+    monkeypatch.setattr("mmi.serving.chat_format.read_picture", lambda *given: decoded.append(given) or picture(0))
+    let_go = threading.Event()
+    fields = {"messages": [user(picture(1), "once")], "max_images": 0}
+    with serve_tiny(Limits(per_client=1, queue_length=1)) as served:
+        engine = served.answerer.engine
+        engine.submit(lambda ticket: let_go.wait(20), lambda event: None, "127.0.0.1")
+        wait_for(lambda: engine.busy)
+        assert served.chat(fields)[0] == 429
+        engine.submit(lambda ticket: let_go.wait(20), lambda event: None, "another")
+        assert served.chat(fields)[0] in (429, 503)
+        # Its place may be lost while its body is on the way.
+        let_go.set()
+        assert engine.wait_until_idle(20)
+        body = json.dumps(fields).encode()
+        with socket.create_connection(("127.0.0.1", served.port)) as own:
+            own.settimeout(20)
+            own.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+            own.sendall(f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:100])
+            time.sleep(0.2)
+            assert engine.n_waiting == 0, "who has not sent its request holds a place"
+            let_go.clear()
+            engine.submit(lambda ticket: let_go.wait(20), lambda event: None, "127.0.0.1")
+            own.sendall(body[100:])
+            assert b"429" in own.recv(100)
+        let_go.set()
+    assert not decoded
+
+
+def test_one_client_may_have_so_many_requests_on_the_way():
+    with serve_tiny(Limits(per_client=1)) as served, socket.create_connection(("127.0.0.1", served.port)) as own:
+        own.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+        own.sendall(b"Content-Length: 100\r\n\r\n{")
+        wait_for(lambda: served.chat({"messages": [user("a")]})[0] == 429)
+        own.close()
+        wait_for(lambda: served.chat({"messages": [user("a")], "max_images": 0})[0] == 200)
+
+
 def test_what_takes_too_long_is_a_timeout():
     with serve_tiny(Limits(request_seconds=1, new_images=50)) as served:
         long = {"messages": [user("draw")], "min_images": 50, "image_steps": 250, "max_tokens": 1}
