@@ -62,8 +62,8 @@ _LIMITS = {
     "request_seconds": (300, "seconds a request may take, waiting included"),
     "queue_length": (32, "requests that wait"),
     "per_client": (16, "requests of one address that wait or are worked on"),
-    "kept_sessions": (8, "conversations whose state is kept for their next turn"),
-    "kept_tokens": (16_384, "tokens those hold together"),
+    "kept_sessions": (16, "conversations whose state is kept for their next turn"),
+    "kept_bytes": (4 * 2**30, "bytes of memory those hold together"),
 }
 
 

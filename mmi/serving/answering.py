@@ -44,8 +44,9 @@ class Answerer:
         self.is_unsafe = is_unsafe
         self.measurements = measurements or Measurements()
         self.engine = Engine(self.limits, self.measurements)
-        self._sessions = SessionStore(generator, self.limits.kept_sessions, self.limits.kept_tokens)
+        self._sessions = SessionStore(generator, self.limits.kept_sessions, self.limits.kept_bytes)
         self.measurements.watch("kept_sessions", "Conversations whose state is kept.", lambda: len(self._sessions))
+        self.measurements.watch("kept_bytes", "Memory that those hold.", lambda: self._sessions.n_bytes)
 
     def ask(self, question: Question, tell: Tell, client: str = "", place: Ticket | None = None) -> Ticket:
         """Hand a question in.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mmi.inference import Generator
 from mmi.models.generation import GenerationSettings
+from mmi.serving.held_memory import Held, bytes_of, held_by
 from mmi.serving.session import Session
 from mmi.serving.uploads import Picture
 
@@ -56,29 +57,41 @@ def key_of(messages: Sequence[Message]) -> Key:
     return tuple(found)
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A session that waits for its next turn, and the memory it holds; nothing goes on in it, only in its forks."""
+
+    session: Session
+    held: Held
+
+
 class SessionStore:
     """Keep what was computed for conversations until they go on; the longest unused goes first.
+
+    Of a conversation only its last state is kept and the one before, so that its last answer may be asked for again:
+    each state has keys and values of its own for everything said before.
 
     Args:
         generator: Whose sessions.
         max_sessions: Most sessions kept.
-        max_tokens: Most tokens they hold together.
+        max_bytes: Most memory they hold together; what they share counts once.
     """
 
-    def __init__(self, generator: Generator, max_sessions: int, max_tokens: int) -> None:
+    def __init__(self, generator: Generator, max_sessions: int, max_bytes: int) -> None:
         self._generator = generator
         self._max_sessions = max_sessions
-        self._max_tokens = max_tokens
-        self._sessions: OrderedDict[Key, Session] = OrderedDict()
+        self._max_bytes = max_bytes
+        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
+        self._n_bytes = 0
 
     def __len__(self) -> int:
         """Sessions kept."""
-        return len(self._sessions)
+        return len(self._kept)
 
     @property
-    def n_tokens(self) -> int:
-        """Tokens of the sessions kept."""
-        return sum(session.n_tokens for session in self._sessions.values())
+    def n_bytes(self) -> int:
+        """Memory that the sessions kept hold."""
+        return self._n_bytes
 
     def open(self, messages: Sequence[Message]) -> tuple[Session, int]:
         """Return a session that holds a conversation, and how many of its tokens had been read before.
@@ -86,10 +99,10 @@ class SessionStore:
         What was kept stays as it is, so that a conversation may be continued twice in different ways.
         """
         wanted = key_of(messages)
-        best = max((key for key in self._sessions if wanted[: len(key)] == key), key=len, default=())
+        best = max((key for key in self._kept if wanted[: len(key)] == key), key=len, default=())
         if best:
-            self._sessions.move_to_end(best)
-            session = self._sessions[best].fork()
+            self._kept.move_to_end(best)
+            session = self._kept[best].session.fork()
         else:
             session = Session(self._generator)
         reused = session.n_tokens if best else 0
@@ -106,14 +119,45 @@ class SessionStore:
         return session, reused
 
     def keep(self, messages: Sequence[Message], session: Session) -> None:
-        """Keep a session that holds these messages, the last of them its own answer."""
+        """Keep a session that holds these messages, the last of them its own answer; it must not be used any more."""
         key = key_of(messages)
         session.close_turn()
-        self._sessions[key] = session
-        self._sessions.move_to_end(key)
-        while len(self._sessions) > self._max_sessions or (self._sessions and self.n_tokens > self._max_tokens):
-            self._sessions.popitem(last=False)
+        self._kept[key] = _Kept(session, held_by(session))
+        self._kept.move_to_end(key)
+        for old in _left_behind(self._kept):
+            del self._kept[old]
+        self._count()
+        while len(self._kept) > self._max_sessions or (self._kept and self._n_bytes > self._max_bytes):
+            self._kept.popitem(last=False)
+            self._count()
 
     def clear(self) -> None:
         """Forget everything."""
-        self._sessions.clear()
+        self._kept.clear()
+        self._count()
+
+    def _count(self) -> None:
+        self._n_bytes = bytes_of(kept.held for kept in self._kept.values())
+
+
+def _left_behind(keys: Iterable[Key]) -> list[Key]:
+    """Return contexts that went on, but for the last one before each end.
+
+    Example:
+        >>> a, b, c, d = (("text", letter) for letter in "abcd")
+        >>> _left_behind([(a,), (a, b), (a, b, c)]) == [(a,)]
+        True
+        >>> _left_behind([(a,), (a, b), (a, b, c), (a, d)])  # the first one is the last before (a, d)
+        []
+    """
+    known = sorted(keys, key=len)
+    before: dict[Key, Key | None] = {}
+    for key in known:
+        before[key] = next((other for other in reversed(known) if len(other) < len(key) and _begins(key, other)), None)
+    gone_on = set(before.values())
+    wanted = {before[key] for key in known if key not in gone_on}
+    return [key for key in known if key in gone_on and key not in wanted]
+
+
+def _begins(key: Key, other: Key) -> bool:
+    return key[: len(other)] == other

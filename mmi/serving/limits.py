@@ -29,7 +29,7 @@ class Limits:
         queue_length: Most requests that wait while one is worked on.
         per_client: Most requests of one address that wait or are worked on.
         kept_sessions: Most conversations whose computed state is kept for their next turn.
-        kept_tokens: Most tokens, placeholders of pictures included, that those hold together.
+        kept_bytes: Most memory that those hold together.
     """
 
     body_bytes: int = 32 * 2**20
@@ -44,8 +44,8 @@ class Limits:
     request_seconds: int = 300
     queue_length: int = 32
     per_client: int = 16
-    kept_sessions: int = 8
-    kept_tokens: int = 16_384
+    kept_sessions: int = 16
+    kept_bytes: int = 4 * 2**30
 
     def __post_init__(self) -> None:
         for entry in fields(self):

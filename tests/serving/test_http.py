@@ -387,7 +387,7 @@ def run_clients(served, generator, seconds: float) -> dict[str, int]:
 
 
 def check_parallel_clients(generator, seconds: float, most_growth: float) -> dict[str, int]:
-    with serve_tiny(Limits(kept_sessions=16, kept_tokens=10**6), generator=generator) as served:
+    with serve_tiny(Limits(kept_sessions=16), generator=generator) as served:
         run_clients(served, generator, min(2.0, seconds / 2))
         assert served.answerer.engine.wait_until_idle(20)
         before = resident_bytes()
