@@ -46,7 +46,7 @@ def run(command: str, argv: Sequence[str]) -> int:
         page = Page(
             answerer,
             settings,
-            Visits(UploadFolders(folder)),
+            Visits(UploadFolders(folder), answerer.forget),
             PageFacts(name, safety, examples),
             options.wording,
         )

@@ -24,9 +24,20 @@ WritePng = Callable[[Image.Image, int, ImageSampling], bytes]
 
 ROLES = ("system", "user", "assistant")
 # Said by clients of other servers and without a meaning here.
-_WITHOUT_MEANING = {"user", "metadata", "store", "modalities", "stream_options"}
+_WITHOUT_MEANING = {"metadata", "store", "modalities", "stream_options"}
 _KNOWN = {
-    *("model", "messages", "stream", "n", "seed", "temperature", "top_p", "max_tokens", "max_completion_tokens"),
+    *(
+        "model",
+        "messages",
+        "user",
+        "stream",
+        "n",
+        "seed",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "max_completion_tokens",
+    ),
     *("min_images", "max_images", "image_steps", "guidance_scale", "sampler"),
     *_WITHOUT_MEANING,
 }
@@ -53,11 +64,13 @@ class ChatRequest:
         question: What is asked.
         stream: Whether the answer is wanted in parts.
         model: Which model is asked, if that is said.
+        user: Whom the client asks for, if it says so.
     """
 
     question: Question
     stream: bool
     model: str | None = None
+    user: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,9 +107,12 @@ class ChatRules:
         stream = fields.get("stream") or False
         if not isinstance(stream, bool):
             raise RequestError(f"stream is {stream!r}; expected true or false.", "stream")
+        user = fields.get("user") or ""
+        if not isinstance(user, str):
+            raise RequestError(f"user is {user!r:.40}; expected a text that tells your users apart.", "user")
         settings = self._settings(fields)
         question = Question(self._messages(fields.get("messages")), settings)
-        return ChatRequest(question, stream, str(fields["model"]) if fields.get("model") else None)
+        return ChatRequest(question, stream, str(fields["model"]) if fields.get("model") else None, user)
 
     def _settings(self, fields: Mapping[str, Any]) -> GenerationSettings:
         """Return how to answer: the server's own settings with what the request says on top."""

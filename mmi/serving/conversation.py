@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -69,7 +70,8 @@ class SessionStore:
     """Keep what was computed for conversations until they go on; the longest unused goes first.
 
     Of a conversation only its last state is kept and the one before, so that its last answer may be asked for again:
-    each state has keys and values of its own for everything said before.
+    each state has keys and values of its own for everything said before. What was computed for one client is never used
+    for another, who could learn from it what the first had asked. May be used from any thread.
 
     Args:
         generator: Whose sessions.
@@ -81,7 +83,8 @@ class SessionStore:
         self._generator = generator
         self._max_sessions = max_sessions
         self._max_bytes = max_bytes
-        self._kept: OrderedDict[Key, _Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, Key], _Kept] = OrderedDict()
+        self._lock = threading.Lock()
         self._n_bytes = 0
 
     def __len__(self) -> int:
@@ -93,18 +96,21 @@ class SessionStore:
         """Memory that the sessions kept hold."""
         return self._n_bytes
 
-    def open(self, messages: Sequence[Message]) -> tuple[Session, int]:
+    def open(self, messages: Sequence[Message], owner: str = "") -> tuple[Session, int]:
         """Return a session that holds a conversation, and how many of its tokens had been read before.
 
         What was kept stays as it is, so that a conversation may be continued twice in different ways.
+
+        Args:
+            messages: The conversation.
+            owner: Whose it is; nothing of anyone else's is used.
         """
         wanted = key_of(messages)
-        best = max((key for key in self._kept if wanted[: len(key)] == key), key=len, default=())
-        if best:
-            self._kept.move_to_end(best)
-            session = self._kept[best].session.fork()
-        else:
-            session = Session(self._generator)
+        with self._lock:
+            best = max((key for own, key in self._kept if own == owner and _begins(wanted, key)), key=len, default=())
+            if best:
+                self._kept.move_to_end((owner, best))
+            session = self._kept[owner, best].session.fork() if best else Session(self._generator)
         reused = session.n_tokens if best else 0
         done = len(best)
         for message in messages:
@@ -118,23 +124,48 @@ class SessionStore:
                     session.close_turn()
         return session, reused
 
-    def keep(self, messages: Sequence[Message], session: Session) -> None:
-        """Keep a session that holds these messages, the last of them its own answer; it must not be used any more."""
-        key = key_of(messages)
+    def keep(
+        self,
+        messages: Sequence[Message],
+        session: Session,
+        owner: str = "",
+        has_left: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Keep a session that holds these messages, the last of them its own answer; it must not be used any more.
+
+        Args:
+            messages: The conversation.
+            session: Holds it.
+            owner: Whose it is.
+            has_left: Whether the owner has gone and will not come back; then nothing is kept.
+        """
         session.close_turn()
-        self._kept[key] = _Kept(session, held_by(session))
-        self._kept.move_to_end(key)
-        for old in _left_behind(self._kept):
-            del self._kept[old]
-        self._count()
-        while len(self._kept) > self._max_sessions or (self._kept and self._n_bytes > self._max_bytes):
-            self._kept.popitem(last=False)
+        kept = _Kept(session, held_by(session))
+        place = (owner, key_of(messages))
+        with self._lock:
+            if has_left():
+                return
+            self._kept[place] = kept
+            self._kept.move_to_end(place)
+            for old in _left_behind([key for own, key in self._kept if own == owner]):
+                del self._kept[owner, old]
+            self._count()
+            while len(self._kept) > self._max_sessions or (self._kept and self._n_bytes > self._max_bytes):
+                self._kept.popitem(last=False)
+                self._count()
+
+    def forget(self, owner: str) -> None:
+        """Forget what belongs to a client that will not come back."""
+        with self._lock:
+            for place in [place for place in self._kept if place[0] == owner]:
+                del self._kept[place]
             self._count()
 
     def clear(self) -> None:
         """Forget everything."""
-        self._kept.clear()
-        self._count()
+        with self._lock:
+            self._kept.clear()
+            self._count()
 
     def _count(self) -> None:
         self._n_bytes = bytes_of(kept.held for kept in self._kept.values())

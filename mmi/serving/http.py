@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import secrets
 import time
@@ -134,7 +135,7 @@ class _ChatEndpoint:
             try:
                 chat = await self._read(body, listener)
                 del body
-                await self._answer(chat, ticket, listener, send)
+                await self._answer(chat, _owner(scope, chat.user), ticket, listener, send)
             finally:
                 listener.close()
                 ticket.cancel()
@@ -187,9 +188,9 @@ class _ChatEndpoint:
             raise _Refusal(404, sentence, "model_not_found", "model")
         return chat
 
-    async def _answer(self, chat: ChatRequest, ticket: Ticket, listener: _Listener, send: Send) -> None:
+    async def _answer(self, chat: ChatRequest, owner: str, ticket: Ticket, listener: _Listener, send: Send) -> None:
         try:
-            self._answerer.ask(chat.question, listener.tell, place=ticket)
+            self._answerer.ask(chat.question, listener.tell, place=ticket, owner=owner)
         except EngineBusyError as busy:
             raise _sent_away(busy) from None
         # The first event decides the status: what cannot be answered at all is an error, not a stream.
@@ -345,6 +346,12 @@ def _later(event: Failed) -> int:
 
 def _client(scope: Scope) -> str:
     return (scope.get("client") or ("",))[0]
+
+
+def _owner(scope: Scope, user: str) -> str:
+    """Return whose conversation a request goes on with: of one address, one token and one user."""
+    shown = next((value for name, value in scope.get("headers", ()) if name.lower() == b"authorization"), b"")
+    return hashlib.sha256(repr((_client(scope), shown, user)).encode()).hexdigest()
 
 
 def _sse(data: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,11 +64,13 @@ class Visits:
 
     Args:
         folders: Where their pictures lie.
+        forget: Told the name of a page that is left, or begins anew: what was computed for it is not needed any more.
         most: Most pages whose conversation is kept; the one that was opened first is forgotten first.
     """
 
-    def __init__(self, folders: UploadFolders, most: int = 256) -> None:
+    def __init__(self, folders: UploadFolders, forget: Callable[[str], None], most: int = 256) -> None:
         self.folders = folders
+        self._forget = forget
         self._most = most
         self._visits: dict[str, Visit] = {}
         self._lock = threading.Lock()
@@ -104,6 +107,7 @@ class Visits:
             visit = self._visits.pop(session, None)
         if visit is not None:
             visit.stop()
+        self._forget(session)
         self.folders.delete(session)
 
     def file_of(self, visit: Visit, picture: Picture, longest_side: int = 1024) -> Path:

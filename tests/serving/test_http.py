@@ -131,6 +131,24 @@ def test_an_answer_does_not_depend_on_whether_the_turn_before_was_kept(generator
         assert one == other if isinstance(one, str) else np.abs(np.subtract(one, other)).max() <= 1
 
 
+def test_nobody_learns_from_the_cache_what_another_has_asked(generator):
+    messages = [user("secret")]
+    with serve_tiny(generator=generator) as served:
+        _, _, first = served.chat({"messages": messages, "max_images": 0, "user": "one"})
+        fields = {"messages": [*messages, first["choices"][0]["message"], user("then")], "max_images": 0}
+
+        def cached(more: dict, **headers: str) -> int:
+            _, _, got = served.chat({**fields, **more}, **headers)
+            return got["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+        assert cached({"user": "two"}) == 0
+        assert cached({}) == 0
+        assert cached({"user": "one"}, Authorization="Bearer other") == 0
+        assert cached({"user": "one"}) > 0
+        status, _, got = served.chat({**fields, "user": 5})
+        assert (status, got["error"]["param"]) == (400, "user")
+
+
 def test_a_closed_turn_is_read_as_in_training_whether_it_was_kept_or_not(generator):
     messages = [user("ab"), {"role": "assistant", "content": "cd"}, user("ef")]
     with serve_tiny(generator=generator) as served:

@@ -96,4 +96,28 @@ def test_a_state_that_two_conversations_went_on_from_stays_while_one_may_come_ba
     turn(store, two)
     one.append(Message("user", ("and",)))
     turn(store, one)
-    assert set(store._kept) == {key_of(common), key_of(two), key_of(one[:-2]), key_of(one)}
+    assert {key for _, key in store._kept} == {key_of(m) for m in (common, two, one[:-2], one)}
+
+
+def test_what_one_client_asked_is_never_used_for_another(generator):
+    store = SessionStore(generator, 100, 10**9)
+    messages = asked("once", 1)
+    session, _ = store.open(messages, "one")
+    answer = Message("assistant", (session.ask_text(SETTINGS.text),))
+    store.keep([*messages, answer], session, "one")
+    again = [*messages, answer, Message("user", ("more",))]
+    assert store.open(again, "one")[1] > 0
+    assert store.open(again, "two")[1] == 0
+    session, _ = store.open(messages, "two")
+    session.ask_text(SETTINGS.text)
+    store.keep([*messages, answer], session, "two")
+    store.forget("one")
+    assert (len(store), store.open(again, "one")[1]) == (1, 0)
+    assert store.open(again, "two")[1] > 0
+
+
+def test_nothing_is_kept_for_who_has_left(generator):
+    store = SessionStore(generator, 100, 10**9)
+    session, _ = store.open(asked("once"), "one")
+    store.keep(asked("once"), session, "one", lambda: True)
+    assert len(store) == 0

@@ -60,7 +60,7 @@ def show(token: str | None = None):
         from mmi.serving.visits import Visits
 
         answerer = Answerer(tiny_generator(), LIMITS)
-        visits = Visits(UploadFolders(folder))
+        visits = Visits(UploadFolders(folder), answerer.forget)
         facts = PageFacts("tiny", "No safety checker: every drawn picture is shown as it is.", ("Say hello.",))
         app = build_page_app(Page(answerer, SETTINGS, visits, facts), LIMITS)
         guarded = Guard(app, token=token, hosts=LOOPBACK, policy=PAGE_POLICY, takes_cookie=True)
