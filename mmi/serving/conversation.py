@@ -97,9 +97,10 @@ class SessionStore:
         return self._n_bytes
 
     def open(self, messages: Sequence[Message], owner: str = "") -> tuple[Session, int]:
-        """Return a session that holds a conversation, and how many of its tokens had been read before.
+        """Return a session that holds a conversation, and how many of its tokens need not be read again.
 
-        What was kept stays as it is, so that a conversation may be continued twice in different ways.
+        The last token and the last picture of a kept answer do: they were made, and nothing has read them yet. What was
+        kept stays as it is, so that a conversation may be continued twice in different ways.
 
         Args:
             messages: The conversation.
@@ -111,7 +112,7 @@ class SessionStore:
             if best:
                 self._kept.move_to_end((owner, best))
             session = self._kept[owner, best].session.fork() if best else Session(self._generator)
-        reused = session.n_tokens if best else 0
+        reused = len(session.token_ids)
         done = len(best)
         for message in messages:
             for part in message.parts:

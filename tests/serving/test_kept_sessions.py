@@ -10,6 +10,7 @@ import torch
 from factories import picture
 from serving.served import SETTINGS, tiny_generator
 
+from mmi.models.text_decoding import TextDecoding
 from mmi.serving.conversation import Message, SessionStore, key_of
 from mmi.serving.held_memory import bytes_of, held_by
 from mmi.serving.session import Session
@@ -121,3 +122,22 @@ def test_nothing_is_kept_for_who_has_left(generator):
     session, _ = store.open(asked("once"), "one")
     store.keep(asked("once"), session, "one", lambda: True)
     assert len(store) == 0
+
+
+@pytest.mark.parametrize("ending", ["text", "picture"])
+def test_tokens_that_are_called_reused_are_those_that_are_not_read_again(generator, ending):
+    store = SessionStore(generator, 100, 10**9)
+    messages = asked("once", 1)
+    session, reused = store.open(messages)
+    assert reused == 0
+    answer = session.ask_text(SETTINGS.text) if ending == "text" else Picture.of(session.ask_image(SETTINGS.image))
+    store.keep([*messages, Message("assistant", (answer,))], session)
+    session, reused = store.open([*messages, Message("assistant", (answer,)), Message("user", ("then",))])
+    n_prompt = session.n_tokens
+    passed: list[int] = []
+    layer = generator.network.language_model.layers[0]
+    hook = layer.register_forward_hook(lambda module, inputs, _: passed.append(inputs[0].shape[1]))
+    session.ask_text(TextDecoding(max_new_tokens=1, min_new_tokens=1, n_beams=1))
+    hook.remove()
+    assert 0 < reused < n_prompt
+    assert sum(passed) == n_prompt - reused
