@@ -47,6 +47,7 @@ def run(command: str, argv: Sequence[str]) -> int:
             answerer,
             settings,
             Visits(UploadFolders(folder), answerer.forget),
+            served_model.provenance_of(options, answerer),
             PageFacts(name, safety, examples),
             options.wording,
         )

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmi.commands.generate_options import choose_device, read_options, settings_of
-from mmi.commands.png_metadata import PictureRecord, prompt_hash, read_record, seen_prompt
+from mmi.commands.png_metadata import read_record
 from mmi.commands.prompt_documents import OfficialRules, PromptDocument, read_documents, read_items
 from mmi.config_tree import from_tree
 from mmi.errors import DONE, FAILED, UsageError
+from mmi.serving.pngs import PictureRecord, Provenance
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,12 +34,12 @@ class _Model:
     Args:
         generator: Network and tokenizer.
         checkpoint: Name of its checkpoint.
-        record: Of pictures it draws, but for settings, number and prompt.
+        provenance: Of pictures it draws.
     """
 
     generator: Generator
     checkpoint: str
-    record: PictureRecord
+    provenance: Provenance
 
 
 def run(command: str, argv: Sequence[str]) -> int:
@@ -55,9 +56,7 @@ def run(command: str, argv: Sequence[str]) -> int:
     checkpoint = folder.find_checkpoint(options.checkpoint or BEST_OR_LAST)
     chosen = (folder.read_config().get("run") or {}).get("generation") or {}
     settings = settings_of(options, from_tree(GenerationSettings, chosen, "run.generation"))
-    model = _load(
-        options, checkpoint, settings, options.weights or "trained", options.weights_dtype, options.low_memory
-    )
+    model = _load(options, checkpoint, options.weights or "trained", options.weights_dtype, options.low_memory)
     asked_to_draw = options.new_images or any(d.official and d.official.first == "image" for d in documents)
     if model.generator.network.image_decoder is None and asked_to_draw:
         raise UsageError(f"the model of {options.run} has no image decoder; use --new-images 0.")
@@ -89,7 +88,6 @@ def _documents(options: argparse.Namespace) -> list[PromptDocument]:
 def _load(
     options: argparse.Namespace,
     checkpoint: Path,
-    settings: GenerationSettings,
     weights: Any,
     weights_dtype: Any,
     low_memory: bool,
@@ -105,8 +103,8 @@ def _load(
     )
     if low_memory and generator.network.image_decoder is not None:
         generator.network.image_decoder.save_memory()
-    record = PictureRecord(str(generator.model_hash), weights, weights_dtype, low_memory, settings, 0, "")
-    return _Model(generator, checkpoint.name, record)
+    provenance = Provenance(generator, weights, weights_dtype, low_memory, options.embed_prompt)
+    return _Model(generator, checkpoint.name, provenance)
 
 
 def _continue(
@@ -116,8 +114,7 @@ def _continue(
     from mmi.commands.transcript import Transcript
     from mmi.serving.session import Session, SessionError
 
-    seen = seen_prompt(document.pieces, model.generator)
-    record = replace(model.record, prompt_hash=prompt_hash(seen), prompt=seen if options.embed_prompt else None)
+    record = model.provenance.record(settings, document.pieces)
     transcript = Transcript(
         out,
         run=str(options.run),
@@ -195,22 +192,24 @@ def _draw_again(options: argparse.Namespace, documents: Sequence[PromptDocument]
         )
     checkpoint = _checkpoint_of(options, record, source)
     settings = _up_to(record)
-    model = _load(options, checkpoint, settings, record.weights, record.weights_dtype, record.low_memory)
-    seen = seen_prompt(prompt, model.generator)
-    if prompt_hash(seen) != record.prompt_hash:
+    options.embed_prompt |= record.prompt is not None
+    model = _load(options, checkpoint, record.weights, record.weights_dtype, record.low_memory)
+    again = model.provenance.record(record.settings, prompt)
+    if again.prompt_hash != record.prompt_hash:
         raise UsageError(
-            f"the prompt is not the one {source} was drawn from (hash {prompt_hash(seen)[:12]}, there "
+            f"the prompt is not the one {source} was drawn from (hash {again.prompt_hash[:12]}, there "
             f"{record.prompt_hash[:12]}); give every text and picture as it was, in the same order."
         )
     out = Path(options.out) if options.out else _next_folder(Path(options.run) / "generations")
-    again = replace(model.record, settings=record.settings, prompt_hash=record.prompt_hash)
-    again = replace(again, prompt=seen if options.embed_prompt or record.prompt is not None else None)
     facts = {"model_hash": record.model_hash, "prompt_sha256": record.prompt_hash}
     transcript = Transcript(
         out, run=str(options.run), checkpoint=model.checkpoint, settings=asdict(record.settings), **facts
     )
     session = Session(model.generator, settings)
     for piece in prompt:
+        if piece is None:
+            session.close_turn()
+            continue
         transcript.add_prompt(piece)
         session.append(piece)
     show = _Shown(transcript, again)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mmi.models.generation import GenerationSettings
     from mmi.serving.answering import Answerer
     from mmi.serving.limits import Limits
+    from mmi.serving.pngs import Provenance
 
 TOKEN_VARIABLE = "MMI_TOKEN"  # noqa: S105 - the name of a variable
 _MIN_TOKEN = 16
@@ -41,6 +42,7 @@ def add_options(parser: Arguments, port: int) -> None:
     add(
         "--safety-checker", metavar="DIR", help="folder of a diffusers safety checker that looks at every drawn picture"
     )
+    add("--embed-prompt", action="store_true", help="write the whole conversation into each PNG, not only its hash")
     add("--wording", default="{question}", metavar="TEXT", help="what a user's text is put into (default: {question})")
 
 
@@ -124,6 +126,13 @@ def load_answerer(options: argparse.Namespace, limits: Limits) -> tuple[Answerer
         weights=options.weights,
     )
     return Answerer(generator, limits, checker), settings
+
+
+def provenance_of(options: argparse.Namespace, answerer: Answerer) -> Provenance:
+    """Return what drawn pictures say of where they come from."""
+    from mmi.serving.pngs import Provenance
+
+    return Provenance(answerer.generator, options.weights, options.weights_dtype, embed_prompt=options.embed_prompt)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -14,13 +15,10 @@ from PIL import Image
 
 from mmi.config import ConfigError
 from mmi.models.generation import GenerationSettings
-from mmi.models.image_sampling import ImageSampling
 from mmi.serving.conversation import Message, Part, Question
 from mmi.serving.limits import LimitError, Limits
+from mmi.serving.pngs import PictureRecord, write_png
 from mmi.serving.uploads import Picture, read_picture
-
-# Writes a drawn picture as PNG, with the seed and the settings it was drawn with.
-WritePng = Callable[[Image.Image, int, ImageSampling], bytes]
 
 ROLES = ("system", "user", "assistant")
 # Said by clients of other servers and without a meaning here.
@@ -251,10 +249,12 @@ def picture_bytes(url: Any, where: str) -> bytes:
         raise RequestError(f"{where} is no base64 ({error}).", where) from None
 
 
-def image_part(image: Image.Image, seed: int, sampling: ImageSampling, write_png: WritePng) -> dict[str, Any]:
+def image_part(image: Image.Image, record: PictureRecord) -> dict[str, Any]:
     """Return a drawn picture as a content part, in the form in which a request may send it back."""
-    data = base64.b64encode(write_png(image, seed, sampling)).decode("ascii")
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}, "seed": seed}
+    buffer = io.BytesIO()
+    write_png(image, buffer, record)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}, "seed": record.seed}
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from PIL import Image
+
 from mmi.inference import Generator
 from mmi.models.generation import GenerationSettings
 from mmi.serving.held_memory import Held, bytes_of, held_by
@@ -42,6 +44,15 @@ class Question:
 
     messages: tuple[Message, ...]
     settings: GenerationSettings
+
+
+def prompt_of(messages: Sequence[Message]) -> list[str | Image.Image | None]:
+    """Return what an answer is drawn and written from: texts and pictures, and None where a turn of the model ends."""
+    found: list[str | Image.Image | None] = []
+    for message in messages:
+        found += [part if isinstance(part, str) else part.image for part in message.parts]
+        found += [None] if message.role == "assistant" else []
+    return found
 
 
 # What tells two conversations apart: texts, digests of pictures, ends of turns.

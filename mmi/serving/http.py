@@ -10,8 +10,10 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -21,13 +23,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mmi.config import ConfigError
-from mmi.models.image_sampling import ImageSampling
 from mmi.serving.access import error_body, refuse
 from mmi.serving.answering import Answerer
-from mmi.serving.chat_format import ChatRequest, ChatRules, RequestError, WritePng, image_part
+from mmi.serving.chat_format import ChatRequest, ChatRules, RequestError, image_part
+from mmi.serving.conversation import Question, prompt_of
 from mmi.serving.engine import EngineBusyError, Ticket
 from mmi.serving.events import WITHHELD, DrawingStep, Event, Failed, Finished, PicturePart, TextPart, Usage
 from mmi.serving.limits import LimitError
+from mmi.serving.pngs import PictureRecord, Provenance
 
 _STATUS = {"request": 400, "time": 504, "server": 500, "stopping": 503}
 _CODE = {"request": "bad_request", "time": "too_late", "server": "server_error", "stopping": "stopping"}
@@ -45,14 +48,14 @@ class _Refusal(Exception):  # noqa: N818 - an answer, not a fault
         self.headers = [(b"retry-after", str(later).encode())] if later else []
 
 
-def build_app(answerer: Answerer, rules: ChatRules, *, model: str, write_png: WritePng) -> ASGIApp:
+def build_app(answerer: Answerer, rules: ChatRules, *, model: str, provenance: Provenance) -> ASGIApp:
     """Return the application.
 
     Args:
         answerer: Answers questions.
         rules: How requests are read.
         model: Name of the model.
-        write_png: Writes drawn pictures.
+        provenance: Of drawn pictures, which their files tell.
     """
     engine = answerer.engine
     created = int(time.time())
@@ -86,7 +89,7 @@ def build_app(answerer: Answerer, rules: ChatRules, *, model: str, write_png: Wr
         await run_in_threadpool(engine.stop)
 
     routes = [
-        Route("/v1/chat/completions", _ChatEndpoint(answerer, rules, model, write_png), methods=["POST"]),
+        Route("/v1/chat/completions", _ChatEndpoint(answerer, rules, model, provenance), methods=["POST"]),
         Route("/v1/models", models),
         Route("/health", health),
         Route("/ready", ready),
@@ -116,11 +119,11 @@ class _Counted:
 class _ChatEndpoint:
     """``POST /v1/chat/completions``; written against ASGI itself, to know at once when a client leaves."""
 
-    def __init__(self, answerer: Answerer, rules: ChatRules, model: str, write_png: WritePng) -> None:
+    def __init__(self, answerer: Answerer, rules: ChatRules, model: str, provenance: Provenance) -> None:
         self._answerer = answerer
         self._rules = rules
         self._model = model
-        self._write_png = write_png
+        self._provenance = provenance
         self._reading = asyncio.Semaphore(2)
         self._arriving: Counter[str] = Counter()
 
@@ -195,7 +198,7 @@ class _ChatEndpoint:
             raise _sent_away(busy) from None
         # The first event decides the status: what cannot be answered at all is an error, not a stream.
         first = await listener.next(ticket)
-        reply = _Reply(self._model, chat.question.settings.image, self._write_png)
+        reply = _Reply(self._model, chat.question, self._provenance)
         if chat.stream:
             await _send_stream(reply, first, listener, ticket, send)
         else:
@@ -251,18 +254,26 @@ class _Listener:
 class _Reply:
     """The parts of an answer in the forms of the interface."""
 
-    def __init__(self, model: str, sampling: ImageSampling, write_png: WritePng) -> None:
-        self._sampling = sampling
+    def __init__(self, model: str, question: Question, provenance: Provenance) -> None:
+        self._question = question
+        self._provenance = provenance
+        self._record: PictureRecord | None = None
+        self._n_pictures = 0
         self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
-        self._write_png = write_png
 
     async def part(self, event: TextPart | PicturePart) -> dict[str, Any]:
         """Return a part as a content part."""
         if isinstance(event, TextPart):
             return {"type": "text", "text": event.text}
+        number, self._n_pictures = self._n_pictures, self._n_pictures + 1
         if event.image is None:
             return {"type": "text", "text": WITHHELD}
-        return await run_in_threadpool(image_part, event.image, event.seed, self._sampling, self._write_png)
+        return await run_in_threadpool(self._picture, event.image, number)
+
+    def _picture(self, image: Image.Image, number: int) -> dict[str, Any]:
+        if self._record is None:
+            self._record = self._provenance.record(self._question.settings, prompt_of(self._question.messages))
+        return image_part(image, replace(self._record, picture=number))
 
     def chunk(self, delta: dict[str, Any], finish: str | None = None, usage: Usage | None = None) -> bytes:
         """Return one event of a stream."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
@@ -12,6 +12,7 @@ from PIL import Image
 from mmi.serving.conversation import Message, Part
 from mmi.serving.engine import Ticket
 from mmi.serving.events import WITHHELD, DrawingStep, Event, Failed, PicturePart, TextPart
+from mmi.serving.pngs import PictureRecord
 from mmi.serving.uploads import Picture, UploadFolders
 
 
@@ -24,6 +25,7 @@ class Visit:
         messages: The conversation so far.
         pending: Pictures that go with the next message.
         shown: Files of pictures in the conversation, by digest.
+        records: How pictures were drawn that the model did draw, by digest.
         ticket: The answer under way.
     """
 
@@ -31,6 +33,7 @@ class Visit:
     messages: list[Message] = field(default_factory=list)
     pending: list[Picture] = field(default_factory=list)
     shown: dict[str, Path] = field(default_factory=dict)
+    records: dict[str, PictureRecord] = field(default_factory=dict)
     ticket: Ticket | None = None
 
     @property
@@ -111,7 +114,7 @@ class Visits:
         self.folders.delete(session)
 
     def file_of(self, visit: Visit, picture: Picture, longest_side: int = 1024) -> Path:
-        """Return a file that shows a picture, written once.
+        """Return a file that shows a picture, written once; one that was drawn is written as it is, with its record.
 
         Args:
             visit: Where it is shown.
@@ -119,23 +122,30 @@ class Visits:
             longest_side: It is made smaller where it is larger.
         """
         if picture.digest not in visit.shown:
-            image = picture.image
-            if max(image.size) > longest_side:
+            image, record = picture.image, visit.records.get(picture.digest)
+            if record is None and max(image.size) > longest_side:
                 image = image.copy()
                 image.thumbnail((longest_side, longest_side))
-            elif max(image.size) < _SMALL:
+            elif record is None and max(image.size) < _SMALL:
                 # Small drawings stay sharp: a browser would blur them.
                 factor = _SMALL // max(image.size)
                 size = (image.width * factor, image.height * factor)
                 image = image.resize(size, Image.Resampling.NEAREST)
-            visit.shown[picture.digest] = self.folders.save(visit.session, image)
+            visit.shown[picture.digest] = self.folders.save(visit.session, image, record)
         return visit.shown[picture.digest]
 
 
 class GrowingAnswer:
-    """An answer while it comes in."""
+    """An answer while it comes in.
 
-    def __init__(self) -> None:
+    Args:
+        record: Of its first picture.
+        records: Where those of its pictures are kept, by digest.
+    """
+
+    def __init__(self, record: PictureRecord, records: dict[str, PictureRecord]) -> None:
+        self._next = record
+        self._records = records
         self.parts: list[Part] = []
         self.progress = ""
         self.failed: str | None = None
@@ -153,7 +163,13 @@ class GrowingAnswer:
         elif isinstance(event, DrawingStep):
             self.progress = f"Drawing picture {event.image + 1}: step {event.done} of {event.total}."
         elif isinstance(event, PicturePart):
-            self.parts.append(WITHHELD if event.image is None else Picture.of(event.image))
+            record, self._next = self._next, replace(self._next, picture=self._next.picture + 1)
+            if event.image is None:
+                self.parts.append(WITHHELD)
+            else:
+                picture = Picture.of(event.image)
+                self._records[picture.digest] = record
+                self.parts.append(picture)
         else:
             self.ended = True
             self.failed = event.sentence if isinstance(event, Failed) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from factories import picture, tiny_config, wake_up
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
+from serving.served import serve_tiny, user
 from tiny_run import write_tiny_run
 
 from mmi.checkpoints.storage import write_checkpoint
@@ -19,9 +21,11 @@ from mmi.commands.png_metadata import read_record
 from mmi.commands.prompt_documents import read_documents
 from mmi.config import CodecConfig
 from mmi.errors import UsageError
+from mmi.inference import Generator
 from mmi.models.build import build_network
 from mmi.models.codec import VAECodec, build_codec
 from mmi.models.image_sampling import ImageSampling, sample_latents
+from mmi.serving.pngs import KEY
 
 FAST = ["--max-new-tokens", "4", "--steps", "2", "--guidance", "2", "--decoding", "sample", "--device", "cpu"]
 RUN = ["generate", "--run", "runs/toy"]
@@ -98,6 +102,32 @@ def test_an_embedded_prompt_is_enough(here, capsys):
     assert [p if isinstance(p, str) else p.size for p in record.prompt] == ["Once", (32, 32), "then"]
     assert main([*RUN, "--from-image", "whole/image-1.png", "--out", "whole-again", "--device", "cpu"]) == 0
     assert "pixel for pixel" in capsys.readouterr().out
+
+
+def entries(path: Path) -> tuple[set[str], dict]:
+    with Image.open(path) as image:
+        assert isinstance(image, PngImageFile)
+        return set(image.text), json.loads(image.text[KEY])
+
+
+def test_a_picture_of_the_server_says_the_same_and_is_drawn_again(here, capsys):
+    out = generated(here, "own", "--embed-prompt")
+    asked = [user("Once", picture(1, 50))]
+    chosen = {"min_images": 2, "max_images": 2, "seed": 5, "max_tokens": 4}
+    with serve_tiny(generator=Generator.load("runs/toy"), embed_prompt=True) as served:
+        later = [*asked, {"role": "assistant", "content": "so"}, user("then")]
+        answers = [served.chat({"messages": messages, **chosen})[2] for messages in (asked, later)]
+    for number, answer in enumerate(answers):
+        last = [part for part in answer["choices"][0]["message"]["content"] if part["type"] == "image_url"][-1]
+        source = here / f"served-{number}.png"
+        source.write_bytes(base64.b64decode(last["image_url"]["url"].partition(",")[2]))
+        mine, theirs = entries(out / "image-2.png"), entries(source)
+        assert mine[0] == theirs[0]
+        assert mine[1].keys() == theirs[1].keys()
+        assert theirs[1]["seed"] == 6
+        assert main([*RUN, "--from-image", str(source), "--out", f"served-{number}", "--device", "cpu"]) == 0
+        assert "pixel for pixel" in capsys.readouterr().out
+    assert {"end": True} in theirs[1]["prompt"]
 
 
 def test_another_picture_than_the_prompts_is_noticed(here, capsys):

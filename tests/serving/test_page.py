@@ -56,13 +56,14 @@ class Shown:
 def show(token: str | None = None):
     with private_folder() as folder:
         from mmi.serving.page import Page, PageFacts
+        from mmi.serving.pngs import Provenance
         from mmi.serving.uploads import UploadFolders
         from mmi.serving.visits import Visits
 
         answerer = Answerer(tiny_generator(), LIMITS)
         visits = Visits(UploadFolders(folder), answerer.forget)
         facts = PageFacts("tiny", "No safety checker: every drawn picture is shown as it is.", ("Say hello.",))
-        app = build_page_app(Page(answerer, SETTINGS, visits, facts), LIMITS)
+        app = build_page_app(Page(answerer, SETTINGS, visits, Provenance(answerer.generator), facts), LIMITS)
         guarded = Guard(app, token=token, hosts=LOOPBACK, policy=PAGE_POLICY, takes_cookie=True)
         try:
             with serving(guarded) as port:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from mmi.serving.uploads import UploadFolders
-from mmi.serving.visits import Visits
+from factories import picture
+from PIL import Image
+
+from mmi.commands.png_metadata import read_record
+from mmi.models.generation import GenerationSettings
+from mmi.serving.events import PicturePart
+from mmi.serving.pngs import PictureRecord
+from mmi.serving.uploads import Picture, UploadFolders
+from mmi.serving.visits import GrowingAnswer, Visits
 
 
 def test_what_was_computed_for_a_page_is_forgotten_with_it(tmp_path):
@@ -15,3 +22,15 @@ def test_what_was_computed_for_a_page_is_forgotten_with_it(tmp_path):
     visits.begin_anew("two")
     visits.leave("three")
     assert forgotten == ["one", "two", "three"]
+
+
+def test_a_drawn_picture_is_shown_as_it_was_drawn_with_its_record(tmp_path):
+    visits = Visits(UploadFolders(tmp_path), lambda name: None)
+    visit = visits.of("page")
+    record = PictureRecord("a" * 64, "trained", None, False, GenerationSettings(seed=7), 0, "b" * 64)
+    answer = GrowingAnswer(record, visit.records)
+    for number in range(2):
+        answer.add(PicturePart(picture(number), 7 + number))
+    shown = [visits.file_of(visit, part) for part in answer.parts if isinstance(part, Picture)]
+    assert [read_record(path).seed for path in shown] == [7, 8]
+    assert [Picture.of(read).digest for read in map(Image.open, shown)] == list(visit.records)
