@@ -59,6 +59,8 @@ def read_record(path: Path) -> PictureRecord:
             settings=from_tree(GenerationSettings, found["settings"], "settings"),
             picture=int(found["picture"]),
             prompt_hash=str(found["prompt_sha256"]),
+            # Pictures of before say nothing of it.
+            official_hash=None if found.get("official_sha256") is None else str(found["official_sha256"]),
             prompt=None if prompt is None else tuple(_read(entry) for entry in prompt),
         )
     except UsageError:

@@ -55,6 +55,7 @@ class PictureRecord:
         picture: Number of the picture among those drawn, from 0.
         prompt_hash: See `prompt_hash`.
         prompt: The prompt, pictures as the encoder sees them; None where it was not to be written.
+        official_hash: SHA-256 of how a sample of the official JSON is gone on with; None for any other prompt.
     """
 
     model_hash: str
@@ -65,6 +66,7 @@ class PictureRecord:
     picture: int
     prompt_hash: str
     prompt: tuple[str | Image.Image | None, ...] | None = None
+    official_hash: str | None = None
 
     @property
     def seed(self) -> int:
@@ -90,7 +92,7 @@ class Provenance:
     low_memory: bool = False
     embed_prompt: bool = False
 
-    def record(self, settings: GenerationSettings, prompt: Prompt) -> PictureRecord:
+    def record(self, settings: GenerationSettings, prompt: Prompt, official_hash: str | None = None) -> PictureRecord:
         """Return the record of the first picture drawn from a prompt."""
         seen = seen_prompt(prompt, self.generator)
         return PictureRecord(
@@ -102,6 +104,7 @@ class Provenance:
             picture=0,
             prompt_hash=prompt_hash(seen),
             prompt=seen if self.embed_prompt else None,
+            official_hash=official_hash,
         )
 
 
@@ -168,6 +171,7 @@ def _entries(record: PictureRecord) -> PngInfo:
         "picture": record.picture,
         "seed": record.seed,
         "prompt_sha256": record.prompt_hash,
+        "official_sha256": record.official_hash,
     }
     if record.prompt is not None:
         whole["prompt"] = [_written(piece) for piece in record.prompt]

@@ -11,7 +11,7 @@ import pytest
 import torch
 from factories import picture, tiny_config, wake_up
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 from serving.served import serve_tiny, user
 from tiny_run import write_tiny_run
 
@@ -257,6 +257,47 @@ def test_official_samples_take_turns_and_are_written_with_their_results(here, ca
     assert Image.open(here / "both/1/image-1.png").size == (32, 32)
     assert main([*RUN, "--document", "official.json", "--text", "more"]) == 2
     assert "cannot be added to official samples" in capsys.readouterr().err
+
+
+def test_a_picture_of_an_official_sample_is_drawn_again(here, capsys):
+    texts = SAMPLE | {"multiround_context": ["given instead", ""]}
+    # The same pieces, gone on with in another way.
+    drawn = SAMPLE | {"sentence_ixs": [0, 1], "images": ["a.png", "b.png"], "num_iter": 3}
+    official(here, texts, drawn)
+    options = ["--document", "official.json", *FAST, "--new-images", "1", "--seed", "5", "--out", "samples"]
+    assert main([*RUN, *options]) == 0
+    again = ["--document", "official.json", "--device", "cpu", "--out"]
+    for number in (0, 1):
+        source = f"samples/{number}/image-1.png"
+        assert main([*RUN, "--from-image", source, *again, f"sample-again-{number}"]) == 0
+        assert "pixel for pixel" in capsys.readouterr().out
+        assert (here / f"sample-again-{number}/image-1.png").read_bytes() == (here / source).read_bytes()
+    generated(here, "first")
+    official(here, drawn)
+    for options, sentence in (
+        (["--from-image", "samples/0/image-1.png", "--document", "official.json"], "none of 1 samples is the one"),
+        (["--from-image", "samples/0/image-1.png", "--text", "one"], "was drawn from an official sample"),
+        (["--from-image", "first/image-1.png", "--document", "official.json"], "does not say that it was drawn from"),
+    ):
+        assert main([*RUN, *options, "--device", "cpu"]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_a_picture_of_another_size_is_refused_before_anything_is_drawn(here, capsys, monkeypatch):
+    generated(here, "first")
+    with Image.open(here / "first/image-1.png") as image:
+        assert isinstance(image, PngImageFile)
+        entries = PngInfo()
+        for key, value in image.text.items():
+            entries.add_itxt(key, value)
+        image.resize((64, 48)).save(here / "resized.png", pnginfo=entries)
+    monkeypatch.setattr("mmi.models.generation.InterleavedState.draw", None)
+    monkeypatch.setattr("mmi.models.generation.InterleavedState.write", None)
+    capsys.readouterr()
+    assert main([*RUN, *PROMPT, "--from-image", "resized.png", "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert "resized.png has 64 x 48 pixels, but its model draws 32 x 32" in said
+    assert said.count("\n") == 1
 
 
 # --- low memory ---
