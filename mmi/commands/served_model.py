@@ -55,12 +55,15 @@ def add_limits(parser: Arguments) -> None:
 
 
 _LIMITS = {
-    "body_bytes": (32 * 2**20, "bytes of a request"),
+    "body_bytes": (32 * 2**20, "bytes of a request, or of an upload"),
+    "json_bytes": (4 * 2**20, "bytes of a request without its pictures"),
+    "text_characters": (200_000, "characters of all texts of a request"),
     "picture_pixels": (40_000_000, "pixels of a picture"),
     "pictures": (32, "pictures in the messages of a request"),
     "new_tokens": (512, "tokens of each text of an answer"),
     "new_images": (4, "pictures drawn for an answer"),
     "sampling_steps": (250, "sampling steps of a picture"),
+    "body_seconds": (30, "seconds a request may take to arrive"),
     "request_seconds": (300, "seconds a request may take, waiting included"),
     "queue_length": (32, "requests that wait"),
     "per_client": (16, "requests of one address that wait or are worked on"),

@@ -7,6 +7,7 @@ import binascii
 import io
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -96,6 +97,12 @@ class ChatRules:
             RequestError: If it says something wrong.
             LimitError: If it asks for too much.
         """
+        n_bytes = bytes_besides_pictures(body)
+        if n_bytes > self.limits.json_bytes:
+            raise LimitError(
+                f"the request has {n_bytes} bytes without its pictures; this server reads at most "
+                f"{self.limits.json_bytes}, send fewer or shorter messages."
+            )
         fields = _json_object(body)
         for name in fields:
             if name not in _KNOWN:
@@ -255,6 +262,20 @@ def image_part(image: Image.Image, record: PictureRecord) -> dict[str, Any]:
     write_png(image, buffer, record)
     data = base64.b64encode(buffer.getvalue()).decode("ascii")
     return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}, "seed": record.seed}
+
+
+# Slashes may be escaped; a picture ends at the quotation mark behind it.
+_PICTURE = re.compile(rb"(?i:data:image\\?/[a-z0-9.+-]{1,40};base64,)[A-Za-z0-9+/=\\]*")
+
+
+def bytes_besides_pictures(body: bytes) -> int:
+    """Return how many bytes of a request are not those of pictures, before it is read as JSON.
+
+    Example:
+        >>> bytes_besides_pictures(b'{"url": "data:image/png;base64,iVBORw0K"}')
+        11
+    """
+    return len(body) - sum(found.end() - found.start() for found in _PICTURE.finditer(body))
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

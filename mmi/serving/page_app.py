@@ -80,7 +80,7 @@ def build_page_app(page: Page, limits: Limits) -> ASGIApp:
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=page.css,
     )
-    return NoFetching(app, limits.body_bytes)
+    return NoFetching(app, limits)
 
 
 class NoFetching:
@@ -88,12 +88,13 @@ class NoFetching:
 
     Args:
         app: The page.
-        body_bytes: Most bytes of a request that is looked through.
+        limits: Most bytes of an upload, and of any other request, which holds no pictures.
     """
 
-    def __init__(self, app: ASGIApp, body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
-        self._body_bytes = body_bytes
+        self._body_bytes = limits.body_bytes
+        self._json_bytes = limits.json_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -112,8 +113,11 @@ class NoFetching:
         if scope["method"] != "POST" or door.startswith("upload"):
             await self._app(scope, receive, send)
             return
-        body = await _whole_body(receive, self._body_bytes)
-        if body is None or _names_address(body):
+        body = await _whole_body(receive, self._json_bytes)
+        if body is None:
+            await refuse(send, 413, f"A request of this page may have {self._json_bytes} bytes.", "over_limit")
+            return
+        if _names_address(body):
             await refuse(send, 403, "This page fetches nothing from other places.", "no_fetching")
             return
         told = False

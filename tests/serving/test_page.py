@@ -113,7 +113,7 @@ def test_an_address_in_place_of_an_upload_is_refused():
             sent.append(message)
 
         scope = {"type": "http", "method": "POST", "path": "/gradio_api/queue/join", "headers": []}
-        await NoFetching(app, 1000)(scope, receive, send)
+        await NoFetching(app, Limits(json_bytes=1000))(scope, receive, send)
         return sent
 
     import asyncio
@@ -124,6 +124,7 @@ def test_an_address_in_place_of_an_upload_is_refused():
     good = json.dumps({"data": ["look at http://example.org", {"path": "/tmp/a.png", "url": "http://127.0.0.1/a"}]})
     asyncio.run(ask(good.encode()))
     assert asked[0]["body"] == good.encode()
+    assert asyncio.run(ask(b" " * 1001))[0]["status"] == 413
 
 
 def test_a_token_opens_the_page_once_and_leaves_the_address():
