@@ -98,8 +98,10 @@ class Answerer:
             self._sessions.clear()
             torch.cuda.empty_cache()
             raise
-        messages = (*question.messages, Message("assistant", tuple(answer.parts)))
-        self._sessions.keep(messages, session, owner, lambda: ticket.left)
+        if not answer.n_flagged:
+            # One with a picture that is held back can't be gone on with: nobody has that picture.
+            messages = (*question.messages, Message("assistant", tuple(answer.parts)))
+            self._sessions.keep(messages, session, owner, lambda: ticket.left)
         usage = Usage(n_prompt, reused, answer.n_text_tokens(), answer.n_pictures)
         count = self.measurements.count
         count("prompt_tokens", usage.prompt_tokens)

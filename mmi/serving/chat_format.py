@@ -8,7 +8,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,8 @@ from PIL import Image
 
 from mmi.config import ConfigError
 from mmi.models.generation import GenerationSettings
-from mmi.serving.conversation import Message, Part, Question
+from mmi.serving.conversation import Message, Part, Question, Withheld
+from mmi.serving.events import WITHHELD
 from mmi.serving.limits import LimitError, Limits
 from mmi.serving.pngs import PictureRecord, write_png
 from mmi.serving.uploads import Picture, read_picture
@@ -186,7 +187,8 @@ class ChatRules:
         if not isinstance(parts, list):
             raise RequestError(f"{where}.content is no text and no list of parts.", f"{where}.content")
         read = [self._part(part, f"{where}.content[{n}]", told["role"], budget) for n, part in enumerate(parts)]
-        return Message(told["role"], tuple(part for part in read if part != ""))
+        read = [part for part in read if part != ""]
+        return Message(told["role"], tuple(_without_stand_ins(read) if told["role"] == "assistant" else read))
 
     def _part(self, told: Any, where: str, role: str, budget: _Budget) -> Part:
         kind = told.get("type") if isinstance(told, dict) else None
@@ -204,6 +206,19 @@ class ChatRules:
             '{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}.',
             where,
         )
+
+
+def _without_stand_ins(parts: Sequence[Part]) -> list[Part]:
+    """Take the sentence that stood for a withheld picture out of the texts of an answer that is sent back."""
+    found: list[Part] = []
+    for part in parts:
+        if not isinstance(part, str) or WITHHELD not in part:
+            found.append(part)
+            continue
+        for number, text in enumerate(part.split(WITHHELD)):
+            found += [Withheld()] if number else []
+            found += [text.strip()] if text.strip() else []
+    return found
 
 
 @dataclass

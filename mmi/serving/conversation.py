@@ -17,7 +17,15 @@ from mmi.serving.session import Session
 from mmi.serving.uploads import Picture
 
 Role = Literal["system", "user", "assistant"]
-Part = str | Picture
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """A drawn picture that the safety checker holds back: people see a sentence instead, the model reads nothing."""
+
+
+Readable = str | Picture
+Part = Readable | Withheld
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,16 @@ class Message:
 
     role: Role
     parts: tuple[Part, ...]
+
+    @property
+    def readable(self) -> list[Readable]:
+        """What the model reads of it."""
+        return [part for part in self.parts if not isinstance(part, Withheld)]
+
+    @property
+    def ends_turn(self) -> bool:
+        """Whether a turn of the model ends with it; one of which everything is withheld was none."""
+        return self.role == "assistant" and (not self.parts or bool(self.readable))
 
 
 @dataclass(frozen=True)
@@ -50,8 +68,8 @@ def prompt_of(messages: Sequence[Message]) -> list[str | Image.Image | None]:
     """Return what an answer is drawn and written from: texts and pictures, and None where a turn of the model ends."""
     found: list[str | Image.Image | None] = []
     for message in messages:
-        found += [part if isinstance(part, str) else part.image for part in message.parts]
-        found += [None] if message.role == "assistant" else []
+        found += [part if isinstance(part, str) else part.image for part in message.readable]
+        found += [None] if message.ends_turn else []
     return found
 
 
@@ -64,8 +82,8 @@ def key_of(messages: Sequence[Message]) -> Key:
     """Return what a context is recognised by: equal keys are equal contexts."""
     found: list[tuple[str, str]] = []
     for message in messages:
-        found += [("text", part) if isinstance(part, str) else ("picture", part.digest) for part in message.parts]
-        found += [_END] if message.role == "assistant" else []
+        found += [("text", part) if isinstance(part, str) else ("picture", part.digest) for part in message.readable]
+        found += [_END] if message.ends_turn else []
     return tuple(found)
 
 
@@ -126,11 +144,11 @@ class SessionStore:
         reused = len(session.token_ids)
         done = len(best)
         for message in messages:
-            for part in message.parts:
+            for part in message.readable:
                 done -= 1
                 if done < 0:
                     session.append(part if isinstance(part, str) else part.image)
-            if message.role == "assistant":
+            if message.ends_turn:
                 done -= 1
                 if done < 0:
                     session.close_turn()

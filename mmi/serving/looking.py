@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmi.config import ConfigError
 from mmi.serving.answering import Answerer
-from mmi.serving.conversation import Part
+from mmi.serving.conversation import Readable
 from mmi.serving.engine import Ticket
 from mmi.serving.events import Event, Failed
 
@@ -41,7 +41,9 @@ class Overlay:
         # A number would be taken for a position; the first word needs no name.
         return [word for place, word in enumerate(words) if place == 0 or not word.isdigit()]
 
-    def show(self, before: Sequence[Part], answer: str, word: str | None, layer: str, head: str, client: str) -> str:
+    def show(
+        self, before: Sequence[Readable], answer: str, word: str | None, layer: str, head: str, client: str
+    ) -> str:
         """Return an image element: the context pictures with sampling points on them.
 
         Args:

@@ -14,12 +14,12 @@ import gradio as gr  # pyright: ignore[reportMissingImports]
 from mmi.config import ConfigError
 from mmi.models.generation import GenerationSettings
 from mmi.serving.answering import Answerer
-from mmi.serving.conversation import Message, Part, Question, prompt_of
+from mmi.serving.conversation import Message, Part, Question, Withheld, prompt_of
 from mmi.serving.engine import EngineBusyError
-from mmi.serving.events import Event
+from mmi.serving.events import WITHHELD, Event
 from mmi.serving.looking import Overlay, data_url
 from mmi.serving.pngs import Provenance
-from mmi.serving.uploads import UploadError
+from mmi.serving.uploads import Picture, UploadError
 from mmi.serving.visits import GrowingAnswer, Visit, Visits
 
 _CSS = """
@@ -267,7 +267,7 @@ class Page:
         elif answer.failed is not None:
             # Nothing was answered: as before, for another try.
             message = visit.messages.pop()
-            visit.pending = [part for part in message.parts if not isinstance(part, str)]
+            visit.pending = [part for part in message.parts if isinstance(part, Picture)]
             return self._refused(visit, said, answer.failed)
         if answer.failed is not None:
             gr.Warning(answer.failed)
@@ -352,6 +352,9 @@ class Page:
         for part in parts:
             if isinstance(part, str):
                 content.append(part)
+                continue
+            if isinstance(part, Withheld):
+                content.append(WITHHELD)
                 continue
             number += 1
             alt = f"Picture {number} drawn by the model" if role == "assistant" else f"Picture {number} you sent"

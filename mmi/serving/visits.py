@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from mmi.serving.conversation import Message, Part
+from mmi.serving.conversation import Message, Part, Readable, Withheld
 from mmi.serving.engine import Ticket
-from mmi.serving.events import WITHHELD, DrawingStep, Event, Failed, PicturePart, TextPart
+from mmi.serving.events import DrawingStep, Event, Failed, PicturePart, TextPart
 from mmi.serving.pngs import PictureRecord
 from mmi.serving.uploads import Picture, UploadFolders
 
@@ -47,12 +47,12 @@ class Visit:
         if ticket is not None:
             ticket.cancel()
 
-    def before_answer(self) -> tuple[list[Part], str] | None:
+    def before_answer(self) -> tuple[list[Readable], str] | None:
         """Return the last answer's text and everything before it, or None where no text was answered."""
         if not self.messages or self.messages[-1].role != "assistant":
             return None
-        before = [part for message in self.messages[:-1] for part in message.parts]
-        for part in self.messages[-1].parts:
+        before = [part for message in self.messages[:-1] for part in message.readable]
+        for part in self.messages[-1].readable:
             if isinstance(part, str):
                 return before, part
             before.append(part)
@@ -165,7 +165,7 @@ class GrowingAnswer:
         elif isinstance(event, PicturePart):
             record, self._next = self._next, replace(self._next, picture=self._next.picture + 1)
             if event.image is None:
-                self.parts.append(WITHHELD)
+                self.parts.append(Withheld())
             else:
                 picture = Picture.of(event.image)
                 self._records[picture.digest] = record

@@ -19,6 +19,7 @@ from PIL import Image
 from serving.served import SETTINGS, data_url, serve_tiny, tiny_generator, user
 
 from mmi.models.generation import GenerationSettings
+from mmi.serving.events import WITHHELD
 from mmi.serving.limits import Limits
 from mmi.serving.measurements import resident_bytes
 from mmi.serving.session import Session
@@ -255,6 +256,34 @@ def test_a_flagged_picture_is_never_sent(generator):
         assert "held back" in json.dumps(got)
         assert "data:image" not in json.dumps(got)
         assert served.answerer.measurements.total("flagged_pictures") == 1
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_the_sentence_in_place_of_a_flagged_picture_is_not_read_back(generator, stream):
+    fields = {"messages": [user("a")], "min_images": 1, "max_images": 1}
+    with serve_tiny(is_unsafe=lambda image: True, generator=generator) as served:
+        if stream:
+            deltas = [e["choices"][0]["delta"] for e in served.stream(fields) if isinstance(e, dict)]
+            content = "".join(delta.get("content", "") for delta in deltas)
+        else:
+            content = served.chat(fields)[2]["choices"][0]["message"]["content"]
+        assert WITHHELD in content
+        written = [text.strip() for text in content.split(WITHHELD)]
+
+        def tokens(said) -> int:
+            messages = [user("a"), {"role": "assistant", "content": said}, user("then")]
+            _, _, got = served.chat({"messages": messages, "max_images": 0})
+            assert got["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+            return got["usage"]["prompt_tokens"]
+
+        encode = generator.tokenizer.encode
+        n_written = len([1, *encode("a " + " ".join(written)), 2, *encode("then")])
+        assert tokens(content) == n_written
+        assert tokens([{"type": "text", "text": text} for text in (written[0], WITHHELD)]) <= n_written
+        # Where nothing else was said, there was no turn; said by a user, it is a text like any other.
+        assert tokens(WITHHELD) == len([1, *encode("a then")])
+        _, _, got = served.chat({"messages": [user(WITHHELD)], "max_images": 0})
+        assert got["usage"]["prompt_tokens"] == len([1, *encode(WITHHELD)])
 
 
 def leave_after(served, fields, seconds: float) -> None:
