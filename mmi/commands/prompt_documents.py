@@ -85,7 +85,10 @@ def read_documents(path: Path) -> list[PromptDocument]:
         if not isinstance(entry, dict) or len(entry) != 1 or not {"text", "image"} & set(entry):
             raise UsageError(f"{path}: entry {number} is {json.dumps(item)[:80]}; {_EXPECTED}.")
         ((kind, value),) = entry.items()
-        prompt.append((kind, str(path.parent / value) if kind == "image" else str(value)))
+        if not isinstance(value, str):
+            expected = "a text" if kind == "text" else "the name of a picture file"
+            raise UsageError(f"{path}: entry {number}: {kind} is {json.dumps(value)[:60]}; expected {expected}.")
+        prompt.append((kind, str(path.parent / value) if kind == "image" else value))
     return [PromptDocument(tuple(read_items(prompt)))]
 
 

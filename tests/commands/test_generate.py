@@ -234,6 +234,12 @@ def test_the_picture_to_draw_only_says_where(here):
         ({"image_first": [1, 0]}, "expected a list with one bool"),
         ({"num_iter": 0}, "num_iter is 0"),
         ({"images": ["a.png", 3]}, "images is"),
+        ({"images": 5}, "images is 5"),
+        ({"sentences": None}, "sentences is null"),
+        ({"sentence_ixs": 5}, "sentence_ixs is 5"),
+        ({"multiround_context": [None]}, "multiround_context is [null]"),
+        ({"generate_mode": 5}, "generate_mode is 5"),
+        ({"num_iter": None}, "num_iter is null"),
         ({"num_itr": 3}, 'has the key "num_itr"'),
         ({"generate_mode": "generate_images", "image_first": [True, True]}, "must come last"),
     ],
@@ -243,6 +249,27 @@ def test_a_wrong_sample_is_one_sentence(here, change, sentence):
         official(here, SAMPLE | change)
     assert "sample 0" in str(raised.value)
     assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({"image": 5}, "prompt.json: entry 1: image is 5; expected the name of a picture file"),
+        ({"image": None}, "prompt.json: entry 1: image is null"),
+        ({"image": ["a.png"]}, 'prompt.json: entry 1: image is ["a.png"]'),
+        ({"text": 5}, "prompt.json: entry 1: text is 5; expected a text"),
+        ({"text": {"a": 1}}, 'prompt.json: entry 1: text is {"a": 1}'),
+        ({"picture": "a.png"}, "prompt.json: entry 1 is"),
+        (7, "prompt.json: entry 1 is 7"),
+    ],
+    ids=str,
+)
+def test_a_wrong_entry_of_a_prompt_is_one_sentence(here, capsys, entry, sentence):
+    (here / "prompt.json").write_text(json.dumps(["once", entry]))
+    assert main([*RUN, "--document", "prompt.json", "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
 
 
 def test_official_samples_take_turns_and_are_written_with_their_results(here, capsys):
