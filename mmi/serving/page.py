@@ -289,11 +289,11 @@ class Page:
         try:
             if before is None:
                 raise ConfigError("There is no answer in words yet; ask something first.")
-            picture = self._overlay.show(before[0], before[1], word, layer, head, visit.session)
+            picture = self._overlay.show(before[0], before[1], word, layer, head, visit.session, visit.look)
         except (ConfigError, EngineBusyError) as error:
             gr.Warning(str(error))
             return "", self._status(str(error), problem=True)
-        return picture, self._status("Ready.")
+        return picture or "", self._status("Stopped." if picture is None else "Ready.")
 
     def _stop(self, request: gr.Request) -> str:
         self._visits.of(_session(request)).stop()

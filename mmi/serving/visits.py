@@ -27,6 +27,7 @@ class Visit:
         shown: Files of pictures in the conversation, by digest.
         records: How pictures were drawn that the model did draw, by digest.
         ticket: The answer under way.
+        looking: The sampling points that are looked up.
     """
 
     session: str
@@ -35,6 +36,7 @@ class Visit:
     shown: dict[str, Path] = field(default_factory=dict)
     records: dict[str, PictureRecord] = field(default_factory=dict)
     ticket: Ticket | None = None
+    looking: Ticket | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -42,10 +44,16 @@ class Visit:
         return self.ticket is not None
 
     def stop(self) -> None:
-        """Give up the answer under way."""
-        ticket = self.ticket
-        if ticket is not None:
-            ticket.cancel()
+        """Give up the answer under way, and what is looked up."""
+        for ticket in (self.ticket, self.looking):
+            if ticket is not None:
+                ticket.cancel()
+
+    def look(self, ticket: Ticket) -> None:
+        """Note what is looked up; it takes the place of what was before."""
+        if self.looking is not None:
+            self.looking.cancel()
+        self.looking = ticket
 
     def before_answer(self) -> tuple[list[Readable], str] | None:
         """Return the last answer's text and everything before it, or None where no text was answered."""
