@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from mmi.serving.access import refuse
 from mmi.serving.limits import Limits
+from mmi.serving.private_folders import owned_folder
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,23 +39,20 @@ _CLOSED = (
 def private_folder() -> Iterator[Path]:
     """Give the page library a folder of its own for uploads, and switch off what it would tell others.
 
-    To be entered before the library is imported; the folder is deleted at the end.
+    To be entered before the library is imported; the folder is deleted at the end, see `owned_folder`.
     """
-    import shutil
-
-    folder = Path(mkdtemp(prefix="mmi-demo-"))
-    before = {name: os.environ.get(name) for name in (_UPLOAD_FOLDER, *_OFF)}
-    os.environ[_UPLOAD_FOLDER] = str(folder)
-    os.environ.update(dict.fromkeys(_OFF, "False"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    with owned_folder() as folder:
+        before = {name: os.environ.get(name) for name in (_UPLOAD_FOLDER, *_OFF)}
+        os.environ[_UPLOAD_FOLDER] = str(folder)
+        os.environ.update(dict.fromkeys(_OFF, "False"))
+        try:
+            yield folder
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def build_page_app(page: Page, limits: Limits) -> ASGIApp:
