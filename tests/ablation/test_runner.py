@@ -80,6 +80,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # the stand-in has to come first
     write_toy_ablation(tmp_path)
     shutil.copytree(template, tmp_path / "template")
     (tmp_path / "mmi").mkdir()
@@ -292,6 +293,30 @@ def test_a_record_holds_scores_of_these_weights_their_samples_cost_gates_and_no_
     assert record.cost.steps == 40
     assert record.cost.evaluate_seconds == 2.0
     assert set(record.environment) == {"versions", "processor", "cores", "threads", "device", "commit", "dirty"}
+
+
+@pytest.mark.parametrize("broken", ["the note", "the tracker"])
+def test_a_cell_is_finished_whatever_becomes_of_the_tracker(
+    place: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def no_note(*_: object) -> None:
+        raise ValueError("a note that cannot be made")
+
+    if broken == "the note":
+        monkeypatch.setattr("mmi.ablation.runner.tracking_note", no_note)
+    (one, *_) = planned_cells()  # the stand-in for this package has no tracker, so its process ends with an error
+    outcome, said = run([one], tracking="offline")
+    assert [record.cell for record in outcome.finished] == [one.cell.id]
+    assert outcome.is_complete
+    found = Store("experiments").find(one.cell)
+    assert found is not None
+    assert found.is_finished
+    note = cell_folder(Path("runs/ablation"), one.cell) / "tracking-failed.txt"
+    (told,) = (line for line in said if "could not be tracked" in line)
+    reason = note.read_text().strip()
+    assert reason in told
+    assert ("ValueError: a note" if broken == "the note" else "exit code 1") in reason
+    assert said.index("table") < said.index(told), "the table does not wait for the tracker"
 
 
 def written(folder: Path, *, ended: list[float | None]) -> Path:
