@@ -257,6 +257,9 @@ class _Runner:
             record = gathering.gather(cell, folder, warm_start, progress)
         except (_CellStoppedError, GeneratorExit):
             raise
+        except gathering.MissingScoreError as error:
+            progress = progress.without(folder, "evaluate")
+            record = gathering.failure(cell, folder, str(error), warm_start, progress)
         except Exception as error:
             reason = str(error) if isinstance(error, _CellError) else f"{type(error).__name__}: {error}"
             record = gathering.failure(cell, folder, reason, warm_start, progress)

@@ -156,6 +156,15 @@ def test_a_damaged_record_is_one_sentence_with_its_file(place, old, new, sentenc
     assert str(file) in str(caught.value)
 
 
+def test_a_torn_record_names_the_run_folder_that_would_be_found_again(place):
+    store, (cell, _) = place
+    store.save(record_of(cell)).write_text("{")
+    for read in (lambda: store.find(cell), lambda: store.of("toy")):
+        with pytest.raises(ConfigError) as caught:
+            read()
+        assert f"write it anew from its run folder {store.runs / 'toy' / cell.id}" in str(caught.value)
+
+
 def test_a_write_that_fails_leaves_the_record_that_was_there(place, monkeypatch):
     store, (cell, _) = place
     before = record_of(cell)

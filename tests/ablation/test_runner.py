@@ -83,6 +83,8 @@ def place(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # the stand-in has to come first
     write_toy_ablation(tmp_path)
     shutil.copytree(template, tmp_path / "template")
+    for file in tmp_path.glob("template/evaluations/vqav2/*/evaluation.json"):
+        file.write_text(file.read_text().replace('"label": "vqav2"', '"label": "micro_quiz"'))  # a column of the recipe
     (tmp_path / "mmi").mkdir()
     (tmp_path / "mmi/__init__.py").touch()
     (tmp_path / "mmi/cli.py").write_text(STAND_IN)
@@ -317,6 +319,52 @@ def test_a_cell_is_finished_whatever_becomes_of_the_tracker(
     assert reason in told
     assert ("ValueError: a note" if broken == "the note" else "exit code 1") in reason
     assert said.index("table") < said.index(told), "the table does not wait for the tracker"
+
+
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [
+        (Column("a", "a", "gqa", "accuracy"), "no scores of the task gqa"),
+        (
+            Column("a", "a", "coco_caption", "cider", condition="blank"),
+            "no scores of coco_caption under the condition blank, only trained, untrained",
+        ),
+        (Column("a", "a", "micro_quiz", "acuracy"), 'no score "acuracy" of micro_quiz (did you mean accuracy'),
+        (Column("a", "a", "coco_caption", "tag/small print"), 'no score "tag/small print" of coco_caption'),
+    ],
+    ids=["task", "condition", "score", "no groups at all"],
+)
+def test_a_cell_without_the_score_of_a_column_has_failed_and_can_be_asked_again(
+    place: Path, column: Column, what: str
+) -> None:
+    (one, *_) = planned_cells()
+    asked = one.cell.recipe.evaluation
+    assert asked is not None
+    recipe = replace(
+        one.cell.recipe,
+        columns={**one.cell.recipe.columns, "a": column},
+        evaluation=replace(asked, labels=("micro_quiz", "coco_caption")),
+    )
+    odd = replace(one, cell=replace(one.cell, recipe=recipe))
+    outcome, _ = run([odd])
+    (failed,) = outcome.failed
+    folder = str(cell_folder(Path("runs/ablation"), one.cell))
+    assert what in failed.error
+    assert "which column a of recipe toy needs" in failed.error
+    assert f"after removing {folder} trains again too." in failed.error
+    before = len(diary())
+    outcome, _ = run([one], retry_failed=True)
+    assert len(outcome.finished) == 1
+    assert diary()[before:] == [f"evaluate {one.cell.id}"], "training was done, asking was not"
+
+
+def test_a_group_of_questions_that_the_test_set_has_not_is_no_failure(place: Path) -> None:
+    (one, *_) = planned_cells()
+    column = Column("a", "a", "micro_quiz", "tag/by colour")
+    recipe = replace(one.cell.recipe, columns={**one.cell.recipe.columns, "a": column})
+    outcome, _ = run([replace(one, cell=replace(one.cell, recipe=recipe))])
+    assert outcome.is_complete
+    assert any(name.startswith("tag/") for name in outcome.finished[0].scores["micro_quiz"]["trained"])
 
 
 def written(folder: Path, *, ended: list[float | None]) -> Path:
