@@ -167,9 +167,15 @@ class Store:
             ConfigError: If a file cannot be read.
         """
         own = self.runs / cell.recipe.name / cell.id
-        for file in (self.path(cell), self._failed(cell.recipe.name, cell.id)):
-            if file.is_file() and (record := read_record(file, own)).config_hash == cell.config_hash:
-                return record
+        finished = self.path(cell)
+        # Once more at the end: a command that retries a failure writes the one before it takes away the other.
+        for file in (finished, self._failed(cell.recipe.name, cell.id), finished):
+            try:
+                if file.is_file() and (record := read_record(file, own)).config_hash == cell.config_hash:
+                    return record
+            except ConfigError:
+                if file.is_file():
+                    raise
         return None
 
     def save(self, record: CellRecord) -> Path:

@@ -129,6 +129,9 @@ class _Runner:
         self._minutes: list[float] = []
         self._ready: set[str] = set()
         self._looked, self._told_waiting = 0.0, False
+        # Those of now: one that another command retries meanwhile, and that fails again, has had its turn.
+        found = {one.cell.id: store.find(one.cell) for one in planned} if options.retry_failed else {}
+        self._to_retry = {name: record for name, record in found.items() if record and not record.is_finished}
 
     def next_work(self) -> Work | None:
         """Return a cell nobody works on, or what has to come before it."""
@@ -150,10 +153,10 @@ class _Runner:
             lock = self._lock(recipe, planned.cell.id)
             if not lock.take():
                 continue
-            if self._is_settled(planned.cell):  # by who held the lock
+            self.pending.remove(planned)
+            if self._is_settled(planned.cell):  # by who held the lock, since we looked
                 lock.give_back()
                 continue
-            self.pending.remove(planned)
             return self._cell(planned, lock)
         self._looked = time.monotonic()
         return None
@@ -168,8 +171,9 @@ class _Runner:
         return True
 
     def _is_settled(self, cell: Cell) -> bool:
+        """Say whether a cell needs nothing more, and count it: its caller has to take it off the list."""
         record = self.store.find(cell)
-        if record is None or (not record.is_finished and self.options.retry_failed):
+        if record is None or record == self._to_retry.get(cell.id):
             return False
         if record.is_finished:
             self.outcome.found += 1

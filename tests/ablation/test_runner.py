@@ -25,10 +25,10 @@ from mmi.ablation import gathering, warm
 from mmi.ablation.cell_commands import RunOptions, cell_folder, evaluate_words, fit_words
 from mmi.ablation.experiment import read_experiment
 from mmi.ablation.gathering import Progress
-from mmi.ablation.matrix import PlannedCell, plan
+from mmi.ablation.matrix import Cell, PlannedCell, plan
 from mmi.ablation.measuring import Load
 from mmi.ablation.recipe import Column, read_recipe
-from mmi.ablation.records import Store, hash_ids
+from mmi.ablation.records import CellRecord, Store, hash_ids
 from mmi.ablation.runner import Outcome, prepare_recipes, run_cells
 from mmi.checkpoints.storage import MODEL, read_manifest
 
@@ -295,6 +295,45 @@ def test_a_record_holds_scores_of_these_weights_their_samples_cost_gates_and_no_
     assert record.cost.steps == 40
     assert record.cost.evaluate_seconds == 2.0
     assert set(record.environment) == {"versions", "processor", "cores", "threads", "device", "commit", "dirty"}
+
+
+class FinishedByTheOther(Store):
+    """A store whose second look at a cell finds what another command has written since the first."""
+
+    def __init__(self, root: str, text: str = "") -> None:
+        super().__init__(root)
+        self.text, self.looks = text, 0
+
+    def find(self, cell: Cell) -> CellRecord | None:
+        self.looks += 1
+        if self.looks == 2:
+            record = gathering.failure(cell, Path("nowhere"), self.text or "none", None, Progress())
+            self.save(record if self.text else replace(record, status="finished", error=""))
+        return super().find(cell)
+
+
+@pytest.mark.parametrize("text", ["", "out of memory"], ids=["finished", "failed"])
+def test_a_cell_that_another_command_ends_between_two_looks_counts_once(place: Path, text: str) -> None:
+    (one, *_) = planned_cells()
+    assert prepare_recipes([one.cell.recipe], RunOptions("small", tracking="off"), print) == {}
+    before, said = len(diary()), []
+    store = FinishedByTheOther("experiments", text)
+    outcome = run_cells([one], store, RunOptions("small", tracking="off"), lambda _: None, said.append)
+    assert (outcome.found, len(outcome.failed)) == ((0, 1) if text else (1, 0))
+    assert len(diary()) == before
+    assert not any("in the hands of others" in line for line in said)
+
+
+def test_a_failure_that_another_command_has_retried_meanwhile_is_not_tried_a_third_time(place: Path) -> None:
+    (one, *_) = planned_cells()
+    assert prepare_recipes([one.cell.recipe], RunOptions("small", tracking="off"), print) == {}
+    before = len(diary())
+    Store("experiments").save(gathering.failure(one.cell, Path("nowhere"), "out of memory", None, Progress()))
+    store = FinishedByTheOther("experiments", "out of memory again")
+    chosen = RunOptions("small", tracking="off", retry_failed=True)
+    outcome = run_cells([one], store, chosen, lambda _: None, print)
+    assert [record.error for record in outcome.failed] == ["out of memory again"]
+    assert len(diary()) == before
 
 
 @pytest.mark.parametrize("broken", ["the note", "the tracker"])
