@@ -135,9 +135,17 @@ def seeds_in_words(row: MeasuredRow, planned: int) -> str:
 
 
 def paper_value(measured: Measured, row: Row, column: Column) -> float | None:
-    """Return the paper's number beside a cell, as printed there; ``None`` where it has none."""
+    """Return the paper's number beside a cell, as printed there; ``None`` where it has none.
+
+    Its row says with how many worked examples it asked (Table 10: two; elsewhere none), and always asked the trained
+    model with its pictures: a column of other questions has no number there, though the metric be the same.
+    """
     found = measured.experiment.paper_row(row)
-    return None if found is None or column.paper is None else found.values.get(column.paper)
+    if found is None or column.paper is None:
+        return None
+    if column.condition != "trained" or column.shots != found.factors.get("shots", 0):
+        return None
+    return found.values.get(column.paper)
 
 
 def limited(measured: Measured, row: MeasuredRow, column: Column) -> str:
