@@ -11,7 +11,8 @@ import pytest
 
 from mmi.ablation.design import Experiment
 from mmi.ablation.experiment import find_experiments, read_experiment, read_outline
-from mmi.ablation.matrix import fit_overrides, merged_config
+from mmi.ablation.matrix import cells_of, fit_overrides, merged_config
+from mmi.ablation.records import Store
 
 ROOT = Path(__file__).parents[2] / "experiments"
 SCALED = [(folder.name, scale) for folder in find_experiments(ROOT) for scale in read_outline(folder).recipes]
@@ -49,3 +50,22 @@ def _leaves(tree: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]
             yield from _leaves(value, f"{before}{key}.")
         else:
             yield f"{before}{key}", value
+
+
+def test_the_arms_of_matched_compute_that_say_so_take_the_same_computation() -> None:
+    of = experiment("matched_compute", "small")
+    cells = {row.values["arm"]: cells[0] for row, cells in cells_of(of)}
+    known = Store(ROOT).find(cells["mmfs"])
+    tokens = {row.label: found[0] for row, found in cells_of(experiment("tokens", "small"))}
+    without = Store(ROOT).find(tokens["visual tokens 4, MMFS without"])
+    assert known is not None
+    assert without is not None
+    steps = merged_config(of.recipe, fit_overrides(of.recipe, cells["longer"].settings, 0, None))["trainer"][
+        "max_steps"
+    ]
+    ours, theirs = known.cost, without.cost
+    assert ours.steps is not None
+    assert ours.flops_per_step is not None
+    assert theirs.flops_per_step is not None
+    assert steps * theirs.flops_per_step == pytest.approx(ours.steps * ours.flops_per_step, rel=0.01)
+    assert ["same computation" in of.axis("arm").value(arm).label for arm in cells] == [False, False, True, False]
