@@ -77,6 +77,7 @@ def verdict_grid(measured: Measured, judged: Sequence[Judged]) -> Grid:
     ]
     told = [one for one in judged if one.difference.remark and one.difference.remark != _ONE_SEED]
     notes += [f"{one.claim.text}, {one.column.label}: {one.difference.remark}." for one in told]
+    notes += dict.fromkeys(f"Caution: {one.claim.text}: {one.caution}." for one in judged if one.caution)
     if any(one.difference.is_preliminary for one in judged):
         notes.append(f"Preliminary: {_ONE_SEED} and says nothing about training again.")
     return Grid("verdicts", "Claims", columns, rows, notes)
@@ -206,6 +207,12 @@ def _score_notes(measured: Measured) -> list[str]:
             "never the numbers"
         )
         notes.append(printed + ("" if experiment.scale == "full" else elsewhere) + ".")
+    starts = {record.warm_start.weights_sha256[:12] for record in measured.records if record.warm_start is not None}
+    if len(starts) > 1:
+        notes.append(
+            f"Caution: cells started from {len(starts)} different warm starts (weights {', '.join(sorted(starts))}), "
+            "so rows may differ for that alone; run those of one of them anew."
+        )
     for row in measured.rows:
         found = experiment.paper_row(row.row)
         if found is not None and found.note:

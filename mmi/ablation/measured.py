@@ -74,6 +74,18 @@ class Measured:
         """Return first minus second of a column, paired by seed and sample."""
         return paired_difference(self.of(first).scores[column.name], self.of(second).scores[column.name])
 
+    def starts_apart(self, first: Row, second: Row) -> str:
+        """Say from which weights two rows started where these differ for a seed that both have; else empty.
+
+        Their difference is then one of starts too. A row that starts from none, by its own settings, differs as well.
+        """
+        ours, theirs = self.of(first).finished, self.of(second).finished
+        pairs = {(_start(ours[seed]), _start(theirs[seed])): None for seed in sorted(ours.keys() & theirs.keys())}
+        apart = [f"{one} and {other}" for one, other in pairs if one != other]
+        if not apart:
+            return ""
+        return f"its rows started from different weights ({'; '.join(apart)}), so the difference is also one of starts"
+
     @property
     def records(self) -> list[CellRecord]:
         """Every finished record once, by id."""
@@ -141,6 +153,11 @@ def _measurement(record: CellRecord, column: Column) -> Measurement | None:
         score.n or 0,
         column.scale,
     )
+
+
+def _start(record: CellRecord) -> str:
+    start = record.warm_start
+    return "no warm start" if start is None else f"weights {start.weights_sha256[:12]}"
 
 
 def _first_line(error: str) -> str:

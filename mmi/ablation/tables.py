@@ -170,6 +170,7 @@ def _claim_tree(one: Judged) -> dict[str, Any]:
         "verdict": one.verdict,
         "preliminary": one.difference.is_preliminary,
         "stands_corrected": one.stands_corrected,
+        **({"caution": one.caution} if one.caution else {}),
     }
 
 

@@ -32,6 +32,7 @@ class Judged:
             claimed to be better scored lower, which is good news in a column where lower is better.
         p_holm: Holm-corrected over all claims and columns of the table; ``None`` without an interval.
         verdict: ``not run`` where no seed has finished for both rows.
+        caution: What else the two rows differ in than the claim says; empty where nothing is known.
     """
 
     claim: Claim
@@ -39,6 +40,7 @@ class Judged:
     difference: Estimate
     p_holm: float | None
     verdict: Verdict
+    caution: str = ""
 
     @property
     def stands_corrected(self) -> bool | None:
@@ -57,7 +59,14 @@ def judge(measured: Measured) -> list[Judged]:
     differences = [measured.difference(claim.better, claim.than, column) for claim, column in pairs]
     corrected = holm([difference.p for difference in differences])
     return [
-        Judged(claim, column, difference, p, verdict_of(difference, lower_is_better=column.lower_is_better))
+        Judged(
+            claim,
+            column,
+            difference,
+            p,
+            verdict_of(difference, lower_is_better=column.lower_is_better),
+            measured.starts_apart(claim.better, claim.than),
+        )
         for (claim, column), difference, p in zip(pairs, differences, corrected, strict=True)
     ]
 

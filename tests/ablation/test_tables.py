@@ -13,7 +13,7 @@ from ablation.toy_results import ACCURACY, CIDER, COLUMNS, experiment, measured,
 from mmi.ablation.blocks import BEGIN, END, write_block
 from mmi.ablation.experiment import read_experiment
 from mmi.ablation.matrix import cells_of
-from mmi.ablation.records import Store
+from mmi.ablation.records import Store, WarmStart
 from mmi.ablation.tables import markdown, results_tree, write_results
 from mmi.ablation.verdicts import judge
 
@@ -207,6 +207,25 @@ def test_records_of_two_warm_starts_are_not_passed_over():
     text = text_of(replace(made, rows=rows))
     assert "ffffffffffff" in text
     assert text.count("(3 of 6 cells)") == 2
+    assert "Caution" not in text, "other settings, the same weights"
+
+
+def test_a_claim_over_rows_of_other_starting_weights_has_a_caution_below_it():
+    of = experiment()
+    made = measured(of, {ON: SCORES, OFF: SCORES})
+    assert not any(one.caution for one in judge(made))
+    for start, words in ((None, "no warm start"), (WarmStart("a" * 64, "d" * 64, 200), "weights dddddddddddd")):
+        changed = {
+            seed: replace(found, warm_start=start, cell=f"other {seed}") if seed == 1 else found
+            for seed, found in made.rows[0].finished.items()
+        }
+        apart = replace(made, rows=(replace(made.rows[0], finished=changed), *made.rows[1:]))
+        judged = judge(apart)
+        text = text_of(apart)
+        said = f"its rows started from different weights (weights bbbbbbbbbbbb and {words})"
+        assert text.count(f"Caution: Table 5a: MMFS helps at few tokens: {said}") == 1, "once for all its columns"
+        assert ("Caution: cells started from 2 different warm starts" in text) is (start is not None)
+        assert said in results_tree(apart, judged)["claims"][0]["caution"]
 
 
 def test_every_column_of_the_experiment_is_there():
