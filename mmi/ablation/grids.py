@@ -8,6 +8,7 @@ from mmi.ablation.column_words import heading, signed, with_interval
 from mmi.ablation.cost_columns import measured_costs
 from mmi.ablation.design import Row
 from mmi.ablation.measured import Measured, MeasuredRow
+from mmi.ablation.origin import mark
 from mmi.ablation.paper_factors import the_paper
 from mmi.ablation.recipe import Column
 from mmi.ablation.verdicts import Judged
@@ -28,14 +29,15 @@ def scores_grids(measured: Measured) -> list[Grid]:
     A table too wide to read is two: columns that the paper has, and those it has not.
     """
     experiment = measured.experiment
+    title = f"Scores, {experiment.scale} scale{mark(measured)}"
     theirs = [column for column in experiment.columns if _has_paper(measured, column)]
     ours = [column for column in experiment.columns if column not in theirs]
     notes = _score_notes(measured)
     if not (theirs and ours) or len(experiment.columns) + len(theirs) <= _WIDEST:
-        return [_scores_grid(measured, experiment.columns, "scores", f"Scores, {experiment.scale} scale", notes)]
+        return [_scores_grid(measured, experiment.columns, "scores", title, notes)]
     return [
-        _scores_grid(measured, theirs, "scores", f"Scores, {experiment.scale} scale, beside the paper's", notes),
-        _scores_grid(measured, ours, "more-scores", f"Scores, {experiment.scale} scale, not in the paper", ()),
+        _scores_grid(measured, theirs, "scores", f"{title}: beside the paper's", notes),
+        _scores_grid(measured, ours, "more-scores", f"{title}: not in the paper", ()),
     ]
 
 
@@ -80,7 +82,7 @@ def verdict_grid(measured: Measured, judged: Sequence[Judged]) -> Grid:
     notes += dict.fromkeys(f"Caution: {one.claim.text}: {one.caution}." for one in judged if one.caution)
     if any(one.difference.is_preliminary for one in judged):
         notes.append(f"Preliminary: {_ONE_SEED} and says nothing about training again.")
-    return Grid("verdicts", "Claims", columns, rows, notes)
+    return Grid("verdicts", f"Claims{mark(measured)}", columns, rows, notes)
 
 
 def cost_grid(measured: Measured) -> Grid:

@@ -12,7 +12,7 @@ from mmi.ablation.design import SCALES, Outline
 from mmi.ablation.experiment import find_experiments, read_outline
 from mmi.ablation.grids import cost_grid, failures_grid, gates_grid, scores_grids, verdict_grid
 from mmi.ablation.measured import Measured
-from mmi.ablation.origin import origin, state
+from mmi.ablation.origin import mark, origin, state
 from mmi.ablation.plots import PLOT_STYLE, Plot
 from mmi.ablation.verdicts import VERDICTS, Judged
 from mmi.config import ConfigError
@@ -48,7 +48,11 @@ def results_page(measured: Measured, judged: Sequence[Judged], plots: Sequence[P
     made = {name: code(text) if name == "command" else text for name, text in origin(measured).items()}
     sections.append(Section("origin", "How it was made", fragment(facts(made), _record_note(measured))))
     return render_page(
-        f"{experiment.title}: {experiment.scale}", lead, sections, "Written by mmi ablate.", style=_STYLE
+        f"{experiment.title}: {experiment.scale}{mark(measured)}",
+        lead,
+        sections,
+        "Written by mmi ablate.",
+        style=_STYLE,
     )
 
 

@@ -17,7 +17,7 @@ from mmi.ablation.cost_columns import COST_COLUMNS
 from mmi.ablation.design import SCALES, Experiment, Row
 from mmi.ablation.grids import cost_grid, failures_grid, gates_grid, paper_value, scores_grids, verdict_grid
 from mmi.ablation.measured import Measured, MeasuredRow, measure
-from mmi.ablation.origin import origin, state
+from mmi.ablation.origin import mark, origin, state
 from mmi.ablation.page import results_page
 from mmi.ablation.plots import Plot, draw
 from mmi.ablation.records import Store
@@ -102,7 +102,8 @@ def results_tree(measured: Measured, judged: Sequence[Judged]) -> dict[str, Any]
 def markdown(measured: Measured, judged: Sequence[Judged], plots: Sequence[Plot]) -> str:
     """Return ``results/<scale>.md``."""
     experiment = measured.experiment
-    lines = [f"# {escape_markdown(experiment.title)}: {experiment.scale}", "", escape_markdown(experiment.question)]
+    title = f"# {escape_markdown(experiment.title)}: {experiment.scale}{mark(measured)}"
+    lines = [title, "", escape_markdown(experiment.question)]
     lines += ["", f"**{escape_markdown(state(measured))}**", "", *_made(measured)]
     for plot in plots:
         alt = escape_markdown(f"Plot: {plot.title}; its numbers are in the table of scores")
@@ -120,9 +121,10 @@ def _all_scales(folder: Path) -> str:
         path = folder / f"{scale}.md"
         if path.is_file():
             # Title and question stand at the head of the README already.
-            text = path.read_text(encoding="utf-8").split("\n", 4)[-1]
+            title, *_, text = path.read_text(encoding="utf-8").split("\n", 4)
+            heading = scale.capitalize() + title.rpartition(f": {scale}")[2]
             text = re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE)
-            parts.append(f"## {scale.capitalize()}\n\n{text.replace(f']({scale}-plot-', f'](results/{scale}-plot-')}")
+            parts.append(f"## {heading}\n\n{text.replace(f']({scale}-plot-', f'](results/{scale}-plot-')}")
             parts.append(f"The same as a page: `results/{scale}.html`, as numbers: `results/{scale}.json`.")
     return "\n\n".join(part.strip() for part in parts)
 

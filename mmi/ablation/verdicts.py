@@ -50,7 +50,7 @@ class Judged:
     @property
     def words(self) -> str:
         """The verdict, marked where one seed is behind it."""
-        return f"{self.verdict} (preliminary)" if self.difference.is_preliminary else self.verdict
+        return f"{self.verdict} (preliminary: one seed)" if self.difference.is_preliminary else self.verdict
 
 
 def judge(measured: Measured) -> list[Judged]:

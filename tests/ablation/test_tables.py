@@ -210,6 +210,25 @@ def test_records_of_two_warm_starts_are_not_passed_over():
     assert "Caution" not in text, "other settings, the same weights"
 
 
+def test_a_table_of_one_seed_is_marked_in_its_titles_and_first_line(toy):
+    of, store = toy
+    one_seed = [cells[0] for _, cells in cells_of(of)]
+    save(of, store, one_seed)
+    write_results(of, store)
+    text = results(of, "md")
+    assert text.startswith("# Visual tokens with and without MMFS: small, preliminary\n")
+    assert "\n**Preliminary: every row has one seed. 4 of 8 cells have finished.**\n" in text
+    assert "## Scores, small scale, preliminary" in text
+    assert "## Claims, preliminary" in text
+    assert "(preliminary: one seed)" in text
+    assert "<title>Visual tokens with and without MMFS: small, preliminary</title>" in results(of, "html")
+    assert "\n## Small, preliminary\n" in (of.folder / "README.md").read_text(encoding="utf-8")
+    save(of, store, [cell for _, cells in cells_of(of) for cell in cells])
+    write_results(of, store)
+    for name in (of.folder / "results/small.md", of.folder / "README.md"):
+        assert "preliminary" not in name.read_text(encoding="utf-8").casefold()
+
+
 def test_a_claim_over_rows_of_other_starting_weights_has_a_caution_below_it():
     of = experiment()
     made = measured(of, {ON: SCORES, OFF: SCORES})
