@@ -51,6 +51,7 @@ class Measured:
         n_planned: Different cells that its plan asks for.
         n_finished: Those of them that have scores.
         n_failed: Those of them that failed.
+        cell_seconds: What a cell of the recipe takes on average, by all that have finished; ``None`` where none has.
     """
 
     experiment: Experiment
@@ -58,6 +59,7 @@ class Measured:
     n_planned: int
     n_finished: int
     n_failed: int
+    cell_seconds: float | None = None
 
     def of(self, row: Row) -> MeasuredRow:
         """Return what was measured of a row of the experiment.
@@ -101,7 +103,8 @@ def measure(experiment: Experiment, store: Store) -> Measured:
     Raises:
         ConfigError: If a record or a config of the recipe cannot be read.
     """
-    seeds_run = [record.seed + 1 for record in store.of(experiment.recipe.name)]
+    of_recipe = store.of(experiment.recipe.name)
+    seeds_run = [record.seed + 1 for record in of_recipe]
     n_seeds = max([experiment.seeds, *seeds_run])
     rows, states = [], {}
     for row, cells in cells_of(experiment, n_seeds):
@@ -112,7 +115,15 @@ def measure(experiment: Experiment, store: Store) -> Measured:
                 record = records[cell.seed]
                 states[cell.id] = "missing" if record is None else record.status
     counts = list(states.values())
-    return Measured(experiment, tuple(rows), len(counts), counts.count("finished"), counts.count("failed"))
+    n_finished, n_failed = counts.count("finished"), counts.count("failed")
+    return Measured(experiment, tuple(rows), len(counts), n_finished, n_failed, seconds_of_a_cell(of_recipe))
+
+
+def seconds_of_a_cell(records: Iterable[CellRecord]) -> float | None:
+    """Return the mean time of training and evaluation; ``None`` where no record knows it."""
+    costs = [record.cost for record in records]
+    known = [cost.train_seconds + (cost.evaluate_seconds or 0.0) for cost in costs if cost.train_seconds is not None]
+    return sum(known) / len(known) if known else None
 
 
 def measured_row(

@@ -22,6 +22,7 @@ from mmi.ablation.page import results_page
 from mmi.ablation.plots import Plot, draw
 from mmi.ablation.records import Store
 from mmi.ablation.statistics import Estimate
+from mmi.ablation.unrun import NOTHING_YET, what_to_run
 from mmi.ablation.verdicts import Judged, counts, judge
 from mmi_eval.report.grid import Grid
 from mmi_eval.report.grid_text import escape_markdown, markdown_table
@@ -104,7 +105,11 @@ def markdown(measured: Measured, judged: Sequence[Judged], plots: Sequence[Plot]
     experiment = measured.experiment
     title = f"# {escape_markdown(experiment.title)}: {experiment.scale}{mark(measured)}"
     lines = [title, "", escape_markdown(experiment.question)]
-    lines += ["", f"**{escape_markdown(state(measured))}**", "", *_made(measured)]
+    lines += ["", f"**{escape_markdown(state(measured))}**"]
+    if not measured.records:
+        lines += ["", NOTHING_YET, "", *_listed(what_to_run(measured)), *_grid_lines(failures_grid(measured))]
+        return "\n".join(lines) + "\n"
+    lines += ["", *_listed(origin(measured))]
     for plot in plots:
         alt = escape_markdown(f"Plot: {plot.title}; its numbers are in the table of scores")
         lines += ["", f"![{alt}]({plot.name}.svg)", "", escape_markdown(" ".join(plot.notes))]
@@ -129,9 +134,10 @@ def _all_scales(folder: Path) -> str:
     return "\n\n".join(part.strip() for part in parts)
 
 
-def _made(measured: Measured) -> list[str]:
-    facts = origin(measured).items()
-    return [f"- {name}: " + (f"`{text}`" if name == "command" else escape_markdown(text)) for name, text in facts]
+def _listed(facts: Mapping[str, str]) -> list[str]:
+    return [
+        f"- {name}: " + (f"`{text}`" if name == "command" else escape_markdown(text)) for name, text in facts.items()
+    ]
 
 
 def _grid_lines(grid: Grid) -> list[str]:

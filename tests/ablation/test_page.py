@@ -75,6 +75,7 @@ def test_the_overview_names_experiments_that_were_not_run(root):
     assert "table 5a" in tokens
     assert "not run" in tokens
     assert "[loss_weights](loss_weights/README.md)" in weights
+    assert "would be written by `mmi ablate loss_weights --scale small`" in weights
 
 
 def test_the_overview_counts_cells_and_verdicts_and_keeps_prose(root):

@@ -53,7 +53,41 @@ def test_a_table_without_a_cell_says_so_everywhere(toy):
     assert tree["cells"] == {"planned": 8, "finished": 0, "failed": 0}
     assert tree["verdicts"]["not run"] == 1
     assert "0 of 8 cells have finished" in results(of, "md")
-    assert "*not run*" in results(of, "md")
+
+
+def test_a_page_without_a_cell_says_what_to_run_and_has_no_empty_table(toy):
+    of, store = toy
+    weights = read_experiment(store.root / "loss_weights", "small")
+    save(weights, store, [cell for _, cells in cells_of(weights) for cell in cells][:1])
+    alone = replace(of, rows=of.rows[:2], claims=())
+    write_results(alone, store)
+    text, page = results(of, "md"), results(of, "html")
+    assert "no such score" not in text
+    assert "|" not in text, "neither a table nor a row of one"
+    assert "<svg" not in page
+    assert "<table" not in page
+    for words in (
+        "Can MMFS replace visual tokens?",
+        "mmi ablate tokens --scale small",
+        "one thread of a CPU",
+        "4 cells of 2 minutes each, about 8 minutes one after the other, as other cells of the recipe took",
+        "visual tokens 2, MMFS with",
+        "quiz (%)",
+    ):
+        assert words in text
+        assert words in page
+
+
+def test_without_a_finished_cell_of_the_recipe_the_time_is_a_limit_and_failures_are_shown(toy):
+    of, store = toy
+    (_, (cell, *_)), *_ = cells_of(of)
+    save(of, store, [cell], status="failed", error="the loss became NaN")
+    write_results(of, store)
+    text = results(of, "md")
+    assert "about how long: 8 cells of at most 5 minutes each" in text
+    assert "claims it would judge: Table 5a: better" in text
+    assert "the loss became NaN" in text
+    assert "not run" not in text
 
 
 def test_finished_failed_and_missing_cells_are_told_apart(toy):
