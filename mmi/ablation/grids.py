@@ -72,10 +72,13 @@ def verdict_grid(measured: Measured, judged: Sequence[Judged]) -> Grid:
         for one in judged
     ]
     notes = [
-        "Differences are the first row minus the second, paired by seed and by sample, with 95 % intervals. A claim "
-        "holds where the interval lies on its side of 0, is contradicted where it lies on the other, and is undecided "
-        "else.",
-        "The last columns correct for testing several orderings in one table (Holm).",
+        "A line sets two rows against each other in one column: the difference is the first minus the second, seed by "
+        "seed and sample by sample, with its 95 % interval in brackets.",
+        "Holds: the whole interval lies on the side of 0 that the claim says. Contradicted: it lies on the other side. "
+        "Undecided: 0 is inside, or there is no interval, so these cells cannot tell which row is better; that is no "
+        "sign that the two are alike. Not run: no seed has finished for both rows.",
+        "Of twenty differences that are none, about one looks clear by chance: p (Holm) is corrected for all lines of "
+        "this table, and stands (Holm) says whether the difference is still clear.",
     ]
     told = [one for one in judged if one.difference.remark and one.difference.remark != _ONE_SEED]
     notes += [f"{one.claim.text}, {one.column.label}: {one.difference.remark}." for one in told]
@@ -195,11 +198,13 @@ def _score_cell(measured: Measured, row: MeasuredRow, column: Column) -> GridCel
 def _score_notes(measured: Measured) -> list[str]:
     experiment = measured.experiment
     notes = [
-        "Means over seeds with 95 % intervals for other seeds and other samples; rows are compared below, paired, and "
-        "not by whether these intervals overlap."
+        "A score is the mean over seeds, with its 95 % interval in brackets: how far off it may be because other seeds "
+        "train other networks and other samples ask other questions; about 19 of 20 such intervals hold the true mean. "
+        "Rows share seeds and samples, so compare them in the claims below, where they are paired, and not by whether "
+        "these intervals overlap."
     ]
     if any(len(row.finished) == 1 for row in measured.rows):
-        notes.append(f"Preliminary rows have {_ONE_SEED}.")
+        notes.append(f"Preliminary rows have {_ONE_SEED}, and training again may move the score by more.")
     if experiment.missing_columns:
         notes.append(f"Not measured at this scale: {', '.join(experiment.missing_columns)}.")
     if any(_has_paper(measured, column) for column in experiment.columns):

@@ -15,7 +15,7 @@ from mmi.ablation.measured import Measured
 from mmi.ablation.origin import mark, origin, state
 from mmi.ablation.plots import PLOT_STYLE, Plot
 from mmi.ablation.unrun import NOTHING_YET, what_to_run
-from mmi.ablation.verdicts import VERDICTS, Judged
+from mmi.ablation.verdicts import VERDICTS, Judged, in_short
 from mmi.config import ConfigError
 from mmi_eval.report.grid import Grid
 from mmi_eval.report.grid_page import STYLE as GRID_STYLE
@@ -37,6 +37,8 @@ def results_page(measured: Measured, judged: Sequence[Judged], plots: Sequence[P
     """Return ``results/<scale>.html``: everything in one file, readable without network or scripts."""
     experiment = measured.experiment
     lead = [experiment.question, element("p", {"class": "state"}, state(measured))]
+    if measured.records and judged:
+        lead.append(in_short(judged))
     if measured.records:
         sections = [Section("scores", "Scores", fragment(*map(grid_markup, scores_grids(measured))))]
         if plots:
@@ -76,7 +78,11 @@ def write_overview(root: Path) -> Path:
     columns = [GridColumn(name, name in VERDICTS) for name in names]
     lines = markdown_table(Grid("overview", "All experiments", columns, [[""] * len(names)]))[2:4]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
-    counted = "Verdicts are claims times columns, at 95 %, by differences paired by seed and sample."
+    counted = (
+        "Holds, contradicted, undecided, not run: how many orderings came out so, each in each of its columns, by "
+        "differences paired by seed and sample with 95 % intervals. Undecided says that the cells cannot tell, not "
+        "that rows are alike. Preliminary: some row rests on one seed."
+    )
     write_block(path, "\n".join([*lines, "", counted]), _HEAD)
     return path
 

@@ -23,7 +23,7 @@ from mmi.ablation.plots import Plot, draw
 from mmi.ablation.records import Store
 from mmi.ablation.statistics import Estimate
 from mmi.ablation.unrun import NOTHING_YET, what_to_run
-from mmi.ablation.verdicts import Judged, counts, judge
+from mmi.ablation.verdicts import Judged, counts, in_short, judge
 from mmi_eval.report.grid import Grid
 from mmi_eval.report.grid_text import escape_markdown, markdown_table
 
@@ -109,13 +109,15 @@ def markdown(measured: Measured, judged: Sequence[Judged], plots: Sequence[Plot]
     if not measured.records:
         lines += ["", NOTHING_YET, "", *_listed(what_to_run(measured)), *_grid_lines(failures_grid(measured))]
         return "\n".join(lines) + "\n"
-    lines += ["", *_listed(origin(measured))]
+    if judged:
+        lines += ["", in_short(judged)]
     for plot in plots:
         alt = escape_markdown(f"Plot: {plot.title}; its numbers are in the table of scores")
         lines += ["", f"![{alt}]({plot.name}.svg)", "", escape_markdown(" ".join(plot.notes))]
     grids = [*scores_grids(measured), verdict_grid(measured, judged), cost_grid(measured)]
     for grid in [*grids, gates_grid(measured), failures_grid(measured)]:
         lines += _grid_lines(grid)
+    lines += ["", "## How it was made", "", *_listed(origin(measured))]
     return "\n".join(lines) + "\n"
 
 

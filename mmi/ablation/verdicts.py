@@ -92,3 +92,16 @@ def verdict_of(difference: Estimate, *, lower_is_better: bool) -> Verdict:
 def counts(judged: Sequence[Judged]) -> dict[str, int]:
     """Return how often each verdict was reached, every one of them named."""
     return {verdict: sum(one.verdict == verdict for one in judged) for verdict in VERDICTS}
+
+
+def in_short(judged: Sequence[Judged]) -> str:
+    """Return the verdicts in one sentence; empty where nothing is claimed.
+
+    Example:
+        >>> in_short([])
+        ''
+    """
+    if not judged:
+        return ""
+    said = ", ".join(f"{n} {verdict}" for verdict, n in counts(judged).items() if n)
+    return f"Claims, each in each of its columns: {said}."

@@ -230,6 +230,17 @@ def test_columns_of_other_scales_and_cost_and_gates_are_told():
     json.dumps(results_tree(made, judge(made)), allow_nan=False)
 
 
+def test_a_newcomer_reads_the_answer_first_and_what_its_words_mean():
+    of = experiment()
+    text = text_of(measured(of, {ON: SCORES, OFF: {**SCORES, "print": 0.1}}))
+    answer, scores, claims, made = map(
+        text.index, ("Claims, each in each of its columns: ", "## Scores", "## Claims", "## How it was made")
+    )
+    assert answer < scores < claims < made
+    assert "19 of 20 such intervals hold the true mean" in text[scores:claims]
+    assert "these cells cannot tell which row is better" in text[claims:made]
+
+
 def test_records_of_two_warm_starts_are_not_passed_over():
     of = experiment()
     made = measured(of, {ON: SCORES, OFF: SCORES})
