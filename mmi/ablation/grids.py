@@ -80,7 +80,7 @@ def verdict_grid(measured: Measured, judged: Sequence[Judged]) -> Grid:
         "Of twenty differences that are none, about one looks clear by chance: p (Holm) is corrected for all lines of "
         "this table, and stands (Holm) says whether the difference is still clear.",
     ]
-    told = [one for one in judged if one.difference.remark and one.difference.remark != _ONE_SEED]
+    told = [one for one in judged if one.verdict != "not run" and one.difference.remark not in ("", _ONE_SEED)]
     notes += [f"{one.claim.text}, {one.column.label}: {one.difference.remark}." for one in told]
     notes += dict.fromkeys(f"Caution: {one.claim.text}: {one.caution}." for one in judged if one.caution)
     if any(one.difference.is_preliminary for one in judged):

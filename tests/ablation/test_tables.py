@@ -241,6 +241,12 @@ def test_a_newcomer_reads_the_answer_first_and_what_its_words_mean():
     assert "these cells cannot tell which row is better" in text[claims:made]
 
 
+def test_lines_that_were_not_run_are_explained_once():
+    text = text_of(measured(experiment(), {ON: SCORES}))
+    assert text.count("*not run*") > 3
+    assert text.count("o seed has finished for both rows") == 1
+
+
 def test_records_of_two_warm_starts_are_not_passed_over():
     of = experiment()
     made = measured(of, {ON: SCORES, OFF: SCORES})
