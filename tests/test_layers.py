@@ -47,6 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mmi.ablation": {
         "mmi_eval",
         "mmi.models",
+        "mmi.data.sources",
         "mmi.checkpoints",
         "mmi.planning",
         "mmi.inference",

@@ -20,11 +20,18 @@ from mmi.ablation.records import CellRecord, Samples, ScoreValue, WarmStart, has
 from mmi.checkpoints.environment import without_home
 from mmi.checkpoints.run_folder import RunFolder
 from mmi.checkpoints.storage import read_json, read_manifest, write_json
+from mmi.config_tree import did_you_mean
 from mmi_eval.results import Evaluation, find_evaluations
 
 _DIGITS = 4
+_GROUPS = ("tag/", "type/")
+"""How names of scores begin that are of some questions only; a test set may have none of these."""
 _PROGRESS = "cell.json"
 _GATE = "gate/"
+
+
+class MissingScoreError(RuntimeError):
+    """Say which score a column needs that the evaluation of a cell does not have."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,12 @@ class Progress:
         write_json(folder / _PROGRESS, {"commands": commands, "seconds": spent, "done": done})
         return Progress(commands, spent, done)
 
+    def without(self, folder: Path, stage: str) -> Progress:
+        """Return the progress with a stage to be done once more, and write it down; what it took stays counted."""
+        done = tuple(name for name in self.done if name != stage)
+        write_json(folder / _PROGRESS, {"commands": self.commands, "seconds": dict(self.seconds or {}), "done": done})
+        return Progress(self.commands, self.seconds, done)
+
     def spent(self, stage: str) -> float | None:
         """Return the wall time of a stage over all attempts; ``None`` if it was never tried."""
         return (self.seconds or {}).get(stage)
@@ -67,6 +80,7 @@ def gather(cell: Cell, folder: Path, warm_start: WarmStart | None, progress: Pro
     Raises:
         FormatError: If an evaluation cannot be read.
         ConfigError: If the run folder has lost its config or checkpoint.
+        MissingScoreError: If a column of the recipe would stay empty for want of a task, condition or score.
     """
     evaluations = find_evaluations(folder) if cell.recipe.evaluation is not None else []
     wanted = _of_last_checkpoint(evaluations, folder, cell.recipe.evaluation.labels if cell.recipe.evaluation else ())
@@ -79,6 +93,8 @@ def gather(cell: Cell, folder: Path, warm_start: WarmStart | None, progress: Pro
         columns = [c for c in cell.recipe.columns.values() if (c.task, c.condition) == (plan.label, condition)]
         if kept := _samples(evaluation, columns):
             samples.setdefault(plan.label, {})[condition] = kept
+    for column in cell.recipe.columns.values():
+        _refuse_missing(column, scores, folder, cell.recipe.name)
     return CellRecord(
         cell.id,
         cell.recipe.name,
@@ -271,6 +287,31 @@ def _of_last_checkpoint(evaluations: Sequence[Evaluation], folder: Path, labels:
         and evaluation.plan.limit is None
         and (not labels or evaluation.plan.label in labels)
     ]
+
+
+def _refuse_missing(
+    column: Column, scores: Mapping[str, Mapping[str, Mapping[str, ScoreValue]]], folder: Path, recipe: str
+) -> None:
+    """Refuse scores without that of a column.
+
+    One of a group of questions (``tag/by colour``) may be absent where other groups are there: the test set has none.
+    """
+    conditions = scores.get(column.task, {})
+    found = conditions.get(column.condition, {})
+    kind = next((start for start in _GROUPS if column.score.startswith(start)), None)
+    if column.score in found or (kind is not None and any(name.startswith(kind) for name in found)):
+        return
+    if not conditions:
+        what = f"no scores of the task {column.task}"
+    elif not found:
+        what = f"no scores of {column.task} under the condition {column.condition}, only {', '.join(conditions)}"
+    else:
+        near = did_you_mean(column.score, found, "scores").rstrip(".")
+        what = f'no score "{column.score}" of {column.task} ({near})'
+    raise MissingScoreError(
+        f"the evaluations below {folder} have {what}, which column {column.name} of recipe {recipe} needs; "
+        f"--retry-failed asks again, and after removing {folder} trains again too."
+    )
 
 
 def _scores(evaluation: Evaluation) -> dict[str, ScoreValue]:

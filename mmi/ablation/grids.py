@@ -8,6 +8,7 @@ from mmi.ablation.column_words import heading, signed, with_interval
 from mmi.ablation.cost_columns import measured_costs
 from mmi.ablation.design import Row
 from mmi.ablation.measured import Measured, MeasuredRow
+from mmi.ablation.origin import mark
 from mmi.ablation.paper_factors import the_paper
 from mmi.ablation.recipe import Column
 from mmi.ablation.verdicts import Judged
@@ -28,14 +29,15 @@ def scores_grids(measured: Measured) -> list[Grid]:
     A table too wide to read is two: columns that the paper has, and those it has not.
     """
     experiment = measured.experiment
+    title = f"Scores, {experiment.scale} scale{mark(measured)}"
     theirs = [column for column in experiment.columns if _has_paper(measured, column)]
     ours = [column for column in experiment.columns if column not in theirs]
     notes = _score_notes(measured)
     if not (theirs and ours) or len(experiment.columns) + len(theirs) <= _WIDEST:
-        return [_scores_grid(measured, experiment.columns, "scores", f"Scores, {experiment.scale} scale", notes)]
+        return [_scores_grid(measured, experiment.columns, "scores", title, notes)]
     return [
-        _scores_grid(measured, theirs, "scores", f"Scores, {experiment.scale} scale, beside the paper's", notes),
-        _scores_grid(measured, ours, "more-scores", f"Scores, {experiment.scale} scale, not in the paper", ()),
+        _scores_grid(measured, theirs, "scores", f"{title}: beside the paper's", notes),
+        _scores_grid(measured, ours, "more-scores", f"{title}: not in the paper", ()),
     ]
 
 
@@ -70,16 +72,20 @@ def verdict_grid(measured: Measured, judged: Sequence[Judged]) -> Grid:
         for one in judged
     ]
     notes = [
-        "Differences are the first row minus the second, paired by seed and by sample, with 95 % intervals. A claim "
-        "holds where the interval lies on its side of 0, is contradicted where it lies on the other, and is undecided "
-        "else.",
-        "The last columns correct for testing several orderings in one table (Holm).",
+        "A line sets two rows against each other in one column: the difference is the first minus the second, seed by "
+        "seed and sample by sample, with its 95 % interval in brackets.",
+        "Holds: the whole interval lies on the side of 0 that the claim says. Contradicted: it lies on the other side. "
+        "Undecided: 0 is inside, or there is no interval, so these cells cannot tell which row is better; that is no "
+        "sign that the two are alike. Not run: no seed has finished for both rows.",
+        "Of twenty differences that are none, about one looks clear by chance: p (Holm) is corrected for all lines of "
+        "this table, and stands (Holm) says whether the difference is still clear.",
     ]
-    told = [one for one in judged if one.difference.remark and one.difference.remark != _ONE_SEED]
+    told = [one for one in judged if one.verdict != "not run" and one.difference.remark not in ("", _ONE_SEED)]
     notes += [f"{one.claim.text}, {one.column.label}: {one.difference.remark}." for one in told]
+    notes += dict.fromkeys(f"Caution: {one.claim.text}: {one.caution}." for one in judged if one.caution)
     if any(one.difference.is_preliminary for one in judged):
         notes.append(f"Preliminary: {_ONE_SEED} and says nothing about training again.")
-    return Grid("verdicts", "Claims", columns, rows, notes)
+    return Grid("verdicts", f"Claims{mark(measured)}", columns, rows, notes)
 
 
 def cost_grid(measured: Measured) -> Grid:
@@ -135,9 +141,17 @@ def seeds_in_words(row: MeasuredRow, planned: int) -> str:
 
 
 def paper_value(measured: Measured, row: Row, column: Column) -> float | None:
-    """Return the paper's number beside a cell, as printed there; ``None`` where it has none."""
+    """Return the paper's number beside a cell, as printed there; ``None`` where it has none.
+
+    Its row says with how many worked examples it asked (Table 10: two; elsewhere none), and always asked the trained
+    model with its pictures: a column of other questions has no number there, though the metric be the same.
+    """
     found = measured.experiment.paper_row(row)
-    return None if found is None or column.paper is None else found.values.get(column.paper)
+    if found is None or column.paper is None:
+        return None
+    if column.condition != "trained" or column.shots != found.factors.get("shots", 0):
+        return None
+    return found.values.get(column.paper)
 
 
 def limited(measured: Measured, row: MeasuredRow, column: Column) -> str:
@@ -184,11 +198,13 @@ def _score_cell(measured: Measured, row: MeasuredRow, column: Column) -> GridCel
 def _score_notes(measured: Measured) -> list[str]:
     experiment = measured.experiment
     notes = [
-        "Means over seeds with 95 % intervals for other seeds and other samples; rows are compared below, paired, and "
-        "not by whether these intervals overlap."
+        "A score is the mean over seeds, with its 95 % interval in brackets: how far off it may be because other seeds "
+        "train other networks and other samples ask other questions; about 19 of 20 such intervals hold the true mean. "
+        "Rows share seeds and samples, so compare them in the claims below, where they are paired, and not by whether "
+        "these intervals overlap."
     ]
     if any(len(row.finished) == 1 for row in measured.rows):
-        notes.append(f"Preliminary rows have {_ONE_SEED}.")
+        notes.append(f"Preliminary rows have {_ONE_SEED}, and training again may move the score by more.")
     if experiment.missing_columns:
         notes.append(f"Not measured at this scale: {', '.join(experiment.missing_columns)}.")
     if any(_has_paper(measured, column) for column in experiment.columns):
@@ -198,6 +214,12 @@ def _score_notes(measured: Measured) -> list[str]:
             "never the numbers"
         )
         notes.append(printed + ("" if experiment.scale == "full" else elsewhere) + ".")
+    starts = {record.warm_start.weights_sha256[:12] for record in measured.records if record.warm_start is not None}
+    if len(starts) > 1:
+        notes.append(
+            f"Caution: cells started from {len(starts)} different warm starts (weights {', '.join(sorted(starts))}), "
+            "so rows may differ for that alone; run those of one of them anew."
+        )
     for row in measured.rows:
         found = experiment.paper_row(row.row)
         if found is not None and found.note:

@@ -14,7 +14,8 @@ from mmi.ablation.hashing import canonical_hash, without_places
 from mmi.ablation.recipe import Recipe, evaluation_tree
 from mmi.compose import CONFIG_ROOTS, Override, gather, settle
 from mmi.config import ConfigError, LossConfig, NetworkConfig
-from mmi.config_tree import from_tree, to_tree, unknown_key
+from mmi.config_tree import did_you_mean, from_tree, to_tree, unknown_key
+from mmi.data.sources.config import SourceConfig
 
 WARM_START = "the warm start"
 """What stands for the folder of the warm start in hashed settings, so that it may lie anywhere."""
@@ -205,13 +206,42 @@ class _Surroundings:
     def _complete(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Return the merged tree with the defaults of the network and the losses, to compare and to check names.
 
-        Hashes are of what is written, so that a new field with its default changes none.
+        Hashes are of what is written, so that a new field with its default changes none. Sources of data are checked
+        and stay as they are written.
         """
         tree = self._tree(settings, 0)
         model = dict(tree.get("model") or {})
         model["network"] = to_tree(from_tree(NetworkConfig, model.get("network") or {}, "model.network"))
         model["loss"] = to_tree(from_tree(LossConfig, model.get("loss") or {}, "model.loss"))
+        for part in ("train", "val"):
+            _check_sources((tree.get("data") or {}).get(part), f"data.{part}")
         return {**tree, "model": model}
+
+
+def _check_sources(sources: Any, where: str) -> None:
+    """Refuse sources that training would refuse, hours later; whether their files are there is not asked.
+
+    Raises:
+        ConfigError: If one has an unknown format or setting, or lacks what it needs.
+    """
+    if sources is None:
+        return
+    if not isinstance(sources, Mapping):
+        raise ConfigError(f"{where} is {sources!r}; expected sources by name.")
+    for name, source in sources.items():
+        if source is None:  # left out
+            continue
+        if isinstance(source, Mapping) and not {"format", "path"} & source.keys():
+            others = [str(other) for other, there in sources.items() if other != name and there is not None]
+            raise ConfigError(
+                f"{where}.{name} has neither format nor path, so no config knows that source; "
+                f"{did_you_mean(str(name), others, 'sources')}"
+            )
+        try:
+            from_tree(SourceConfig, source, f"{where}.{name}")
+        except ConfigError as error:
+            said = str(error)
+            raise ConfigError(said if said.startswith(where) else f"{where}.{name}: {said}") from error
 
 
 _PLACES = ("run.name", "run.folder", "run.loggers", "run.wandb")

@@ -51,6 +51,7 @@ class Measured:
         n_planned: Different cells that its plan asks for.
         n_finished: Those of them that have scores.
         n_failed: Those of them that failed.
+        cell_seconds: What a cell of the recipe takes on average, by all that have finished; ``None`` where none has.
     """
 
     experiment: Experiment
@@ -58,6 +59,7 @@ class Measured:
     n_planned: int
     n_finished: int
     n_failed: int
+    cell_seconds: float | None = None
 
     def of(self, row: Row) -> MeasuredRow:
         """Return what was measured of a row of the experiment.
@@ -74,6 +76,18 @@ class Measured:
         """Return first minus second of a column, paired by seed and sample."""
         return paired_difference(self.of(first).scores[column.name], self.of(second).scores[column.name])
 
+    def starts_apart(self, first: Row, second: Row) -> str:
+        """Say from which weights two rows started where these differ for a seed that both have; else empty.
+
+        Their difference is then one of starts too. A row that starts from none, by its own settings, differs as well.
+        """
+        ours, theirs = self.of(first).finished, self.of(second).finished
+        pairs = {(_start(ours[seed]), _start(theirs[seed])): None for seed in sorted(ours.keys() & theirs.keys())}
+        apart = [f"{one} and {other}" for one, other in pairs if one != other]
+        if not apart:
+            return ""
+        return f"its rows started from different weights ({'; '.join(apart)}), so the difference is also one of starts"
+
     @property
     def records(self) -> list[CellRecord]:
         """Every finished record once, by id."""
@@ -89,7 +103,8 @@ def measure(experiment: Experiment, store: Store) -> Measured:
     Raises:
         ConfigError: If a record or a config of the recipe cannot be read.
     """
-    seeds_run = [record.seed + 1 for record in store.of(experiment.recipe.name)]
+    of_recipe = store.of(experiment.recipe.name)
+    seeds_run = [record.seed + 1 for record in of_recipe]
     n_seeds = max([experiment.seeds, *seeds_run])
     rows, states = [], {}
     for row, cells in cells_of(experiment, n_seeds):
@@ -100,7 +115,15 @@ def measure(experiment: Experiment, store: Store) -> Measured:
                 record = records[cell.seed]
                 states[cell.id] = "missing" if record is None else record.status
     counts = list(states.values())
-    return Measured(experiment, tuple(rows), len(counts), counts.count("finished"), counts.count("failed"))
+    n_finished, n_failed = counts.count("finished"), counts.count("failed")
+    return Measured(experiment, tuple(rows), len(counts), n_finished, n_failed, seconds_of_a_cell(of_recipe))
+
+
+def seconds_of_a_cell(records: Iterable[CellRecord]) -> float | None:
+    """Return the mean time of training and evaluation; ``None`` where no record knows it."""
+    costs = [record.cost for record in records]
+    known = [cost.train_seconds + (cost.evaluate_seconds or 0.0) for cost in costs if cost.train_seconds is not None]
+    return sum(known) / len(known) if known else None
 
 
 def measured_row(
@@ -141,6 +164,11 @@ def _measurement(record: CellRecord, column: Column) -> Measurement | None:
         score.n or 0,
         column.scale,
     )
+
+
+def _start(record: CellRecord) -> str:
+    start = record.warm_start
+    return "no warm start" if start is None else f"weights {start.weights_sha256[:12]}"
 
 
 def _first_line(error: str) -> str:

@@ -32,19 +32,24 @@ def origin(measured: Measured) -> Mapping[str, str]:
 
 
 def state(measured: Measured) -> str:
-    """Return in one sentence what may be relied on.
+    """Return in one or two sentences what may be relied on.
 
-    A table that is not finished, or rests on one seed, says so before anything else.
+    A table that rests on one seed says so before anything else.
     """
     done = f"{measured.n_finished} of {measured.n_planned} cells have finished"
     failed = f", {measured.n_failed} failed" if measured.n_failed else ""
     one_seed = [row for row in measured.rows if len(row.finished) == 1]
-    preliminary = " Preliminary: " + (
-        "every row has one seed."
+    preliminary = "Preliminary: " + (
+        "every row has one seed. "
         if len(one_seed) == len(measured.rows)
-        else f"{count(len(one_seed), 'row has', 'rows have')} one seed."
+        else f"{count(len(one_seed), 'row has', 'rows have')} one seed. "
     )
-    return f"{done}{failed}." + (preliminary if one_seed else "")
+    return (preliminary if one_seed else "") + f"{done}{failed}."
+
+
+def mark(measured: Measured) -> str:
+    """Return what stands in the titles of tables of which a row rests on one seed; empty for others."""
+    return ", preliminary" if any(len(row.finished) == 1 for row in measured.rows) else ""
 
 
 def _place(environment: Mapping[str, Any]) -> str:

@@ -12,9 +12,10 @@ from mmi.ablation.design import SCALES, Outline
 from mmi.ablation.experiment import find_experiments, read_outline
 from mmi.ablation.grids import cost_grid, failures_grid, gates_grid, scores_grids, verdict_grid
 from mmi.ablation.measured import Measured
-from mmi.ablation.origin import origin, state
+from mmi.ablation.origin import mark, origin, state
 from mmi.ablation.plots import PLOT_STYLE, Plot
-from mmi.ablation.verdicts import VERDICTS, Judged
+from mmi.ablation.unrun import NOTHING_YET, what_to_run
+from mmi.ablation.verdicts import VERDICTS, Judged, in_short
 from mmi.config import ConfigError
 from mmi_eval.report.grid import Grid
 from mmi_eval.report.grid_page import STYLE as GRID_STYLE
@@ -36,19 +37,26 @@ def results_page(measured: Measured, judged: Sequence[Judged], plots: Sequence[P
     """Return ``results/<scale>.html``: everything in one file, readable without network or scripts."""
     experiment = measured.experiment
     lead = [experiment.question, element("p", {"class": "state"}, state(measured))]
-    sections = [Section("scores", "Scores", fragment(*map(grid_markup, scores_grids(measured))))]
-    if plots:
-        drawn = [figure(plot.svg, " ".join(plot.notes)) for plot in plots]
-        sections.insert(0, Section("plots", "Plots", fragment(*drawn)))
-    if not measured.n_finished:
-        sections[0] = Section("scores", "Scores", missing("No cell has finished yet.", origin(measured)["command"]))
-    for grid in (verdict_grid(measured, judged), cost_grid(measured), gates_grid(measured), failures_grid(measured)):
-        if grid.rows:
-            sections.append(_section(grid, grid.title))
-    made = {name: code(text) if name == "command" else text for name, text in origin(measured).items()}
-    sections.append(Section("origin", "How it was made", fragment(facts(made), _record_note(measured))))
+    if measured.records and judged:
+        lead.append(in_short(judged))
+    if measured.records:
+        sections = [Section("scores", "Scores", fragment(*map(grid_markup, scores_grids(measured))))]
+        if plots:
+            drawn = [figure(plot.svg, " ".join(plot.notes)) for plot in plots]
+            sections.insert(0, Section("plots", "Plots", fragment(*drawn)))
+        grids = [verdict_grid(measured, judged), cost_grid(measured), gates_grid(measured), failures_grid(measured)]
+    else:
+        told = fragment(missing(NOTHING_YET), facts(_with_code(what_to_run(measured))))
+        sections, grids = [Section("scores", "Not run yet", told)], [failures_grid(measured)]
+    sections += [_section(grid, grid.title) for grid in grids if grid.rows]
+    made = "How it was made" if measured.records else "How it is made"
+    sections.append(Section("origin", made, fragment(facts(_with_code(origin(measured))), _record_note(measured))))
     return render_page(
-        f"{experiment.title}: {experiment.scale}", lead, sections, "Written by mmi ablate.", style=_STYLE
+        f"{experiment.title}: {experiment.scale}{mark(measured)}",
+        lead,
+        sections,
+        "Written by mmi ablate.",
+        style=_STYLE,
     )
 
 
@@ -70,7 +78,11 @@ def write_overview(root: Path) -> Path:
     columns = [GridColumn(name, name in VERDICTS) for name in names]
     lines = markdown_table(Grid("overview", "All experiments", columns, [[""] * len(names)]))[2:4]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
-    counted = "Verdicts are claims times columns, at 95 %, by differences paired by seed and sample."
+    counted = (
+        "Holds, contradicted, undecided, not run: how many orderings came out so, each in each of its columns, by "
+        "differences paired by seed and sample with 95 % intervals. Undecided says that the cells cannot tell, not "
+        "that rows are alike. Preliminary: some row rests on one seed."
+    )
     write_block(path, "\n".join([*lines, "", counted]), _HEAD)
     return path
 
@@ -87,12 +99,14 @@ def _rows(outline: Outline) -> list[list[str]]:
             scale,
         ]
         if tree is None:
-            rows.append([*head, "not run", *["-"] * len(VERDICTS), "-"])
+            command = f"`mmi ablate {folder} --scale {scale}`"
+            rows.append([*head, "not run", *["-"] * len(VERDICTS), f"would be written by {command}"])
             continue
         cells, verdicts = tree["cells"], tree["verdicts"]
         done = f"{cells['finished']} of {cells['planned']}" + (f", {cells['failed']} failed" if cells["failed"] else "")
         counted = [str(verdicts[name]) if verdicts[name] else "-" for name in VERDICTS]
-        link = f"[table]({folder}/results/{scale}.md)" + (" (preliminary)" if tree["preliminary"] else "")
+        shown = "table" if cells["finished"] else "what it would take"
+        link = f"[{shown}]({folder}/results/{scale}.md)" + (" (preliminary)" if tree["preliminary"] else "")
         rows.append([*head, done, *counted, link])
     return rows
 
@@ -107,6 +121,10 @@ def _read(path: Path) -> Mapping[str, Any] | None:
     if not isinstance(tree, dict) or not {"cells", "verdicts", "preliminary"} <= tree.keys():
         raise ConfigError(f"{path} holds no results of an experiment; write it anew with mmi ablate --report.")
     return tree
+
+
+def _with_code(values: Mapping[str, str]) -> dict[str, Any]:
+    return {name: code(text) if name == "command" else text for name, text in values.items()}
 
 
 def _section(grid: Grid, title: str) -> Section:

@@ -274,7 +274,7 @@ def _notes(found: Sequence[Panel]) -> tuple[str, ...]:
     if any(not e.has_interval for e in estimates):
         notes.append("A mark without a bar has no interval.")
     if absent := list(dict.fromkeys(label for panel in found for label in panel.absent)):
-        notes.append(f"Not drawn, without a score: {', '.join(absent)}.")
+        notes.append(f"Not drawn, without a score: {'; '.join(absent)}.")
     return tuple(notes)
 
 

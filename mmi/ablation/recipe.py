@@ -17,6 +17,7 @@ from mmi.ablation.paper_factors import the_paper
 from mmi.compose import EVALUATION_ROOTS, compose, load_yaml
 from mmi.config import ConfigError
 from mmi.config_tree import did_you_mean, from_tree
+from mmi_eval.report.paper_rows import shots_of
 
 SCHEMA_VERSION = 1
 FILE = "recipe.yaml"
@@ -38,6 +39,7 @@ class Column:
         paper: Metric id of ``paper_tables.yaml`` that it stands beside; ``None`` where the paper has none.
         scale: What a table multiplies the value with: 100 where it is a share, shown in percent.
         lower_is_better: Direction.
+        shots: Worked examples before each question, as the evaluation config says.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Column:
     paper: str | None = None
     scale: float = 1.0
     lower_is_better: bool = False
+    shots: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,8 +157,8 @@ def read_recipe(folder: str | Path) -> Recipe:
         prepare = tuple(_preparation(p, f"prepare[{i}]") for i, p in enumerate(entry.prepare))
         warm_start = None if entry.warm_start is None else _beside(folder, "warm_start", entry.warm_start)
         config = _beside(folder, "config", entry.config)
-        evaluation, asked = _evaluation(folder, entry.evaluation)
-        columns = {name: _column(name, c, evaluation, asked) for name, c in entry.columns.items()}
+        evaluation, asked, shots = _evaluation(folder, entry.evaluation)
+        columns = {name: _column(name, c, evaluation, asked, shots) for name, c in entry.columns.items()}
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     return Recipe(
@@ -263,10 +266,12 @@ def _beside(folder: Path, key: str, name: str) -> Path:
     return folder / name
 
 
-def _evaluation(folder: Path, entry: _EvaluationEntry | None) -> tuple[EvaluationSpec | None, dict[str, set[str]]]:
-    """Return what is asked, and the conditions that each task is asked under by its label."""
+def _evaluation(
+    folder: Path, entry: _EvaluationEntry | None
+) -> tuple[EvaluationSpec | None, dict[str, set[str]], dict[str, int]]:
+    """Return what is asked, and by label of the task the conditions it is asked under and its worked examples."""
     if entry is None:
-        return None, {}
+        return None, {}, {}
     config = _beside(folder, "evaluation.config", entry.config)
     tree = compose([config])
     labels = _labels(tree, config, entry.suite)
@@ -277,7 +282,8 @@ def _evaluation(folder: Path, entry: _EvaluationEntry | None) -> tuple[Evaluatio
         name = condition_name(*(condition.get(k, v) for k, v in _AS_TRAINED.items()))
         for label in condition.get("tasks") or labels:
             asked.get(label, set()).add(name)
-    return EvaluationSpec(config, entry.suite, entry.conditions, entry.breakdown, tuple(labels)), asked
+    shots = {label: shots_of(tree["tasks"][label]) for label in labels}
+    return EvaluationSpec(config, entry.suite, entry.conditions, entry.breakdown, tuple(labels)), asked, shots
 
 
 _AS_TRAINED = {"control": "none", "mmfs": True, "weights": "trained"}
@@ -299,7 +305,13 @@ def _labels(tree: Mapping[str, Any], config: Path, suite: str) -> list[str]:
     return [label for label in suites[suite] if tasks[label] is not None]
 
 
-def _column(name: str, entry: _ColumnEntry, spec: EvaluationSpec | None, asked: Mapping[str, set[str]]) -> Column:
+def _column(
+    name: str,
+    entry: _ColumnEntry,
+    spec: EvaluationSpec | None,
+    asked: Mapping[str, set[str]],
+    shots: Mapping[str, int],
+) -> Column:
     where = f"columns.{name}"
     if spec is None:
         raise ConfigError(f"{where} needs an evaluation, which is null; set evaluation, or take the column out.")
@@ -327,4 +339,5 @@ def _column(name: str, entry: _ColumnEntry, spec: EvaluationSpec | None, asked: 
         paper=entry.paper,
         scale=entry.scale,
         lower_is_better=entry.lower_is_better,
+        shots=shots[entry.task],
     )

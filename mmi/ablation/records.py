@@ -166,9 +166,16 @@ class Store:
         Raises:
             ConfigError: If a file cannot be read.
         """
-        for file in (self.path(cell), self._failed(cell.recipe.name, cell.id)):
-            if file.is_file() and (record := read_record(file)).config_hash == cell.config_hash:
-                return record
+        own = self.runs / cell.recipe.name / cell.id
+        finished = self.path(cell)
+        # Once more at the end: a command that retries a failure writes the one before it takes away the other.
+        for file in (finished, self._failed(cell.recipe.name, cell.id), finished):
+            try:
+                if file.is_file() and (record := read_record(file, own)).config_hash == cell.config_hash:
+                    return record
+            except ConfigError:
+                if file.is_file():
+                    raise
         return None
 
     def save(self, record: CellRecord) -> Path:
@@ -190,7 +197,8 @@ class Store:
         Raises:
             ConfigError: If a file cannot be read.
         """
-        return [read_record(file) for file in sorted((self.root / "cells" / recipe).glob("*.json"))]
+        files = sorted((self.root / "cells" / recipe).glob("*.json"))
+        return [read_record(file, self.runs / recipe / file.stem) for file in files]
 
     def stale(self, recipe: str, cells: Iterable[Cell]) -> list[CellRecord]:
         """Return the finished records of a recipe that are none of the cells: of settings nobody asks for any more.
@@ -208,8 +216,12 @@ class Store:
         return self.runs / recipe / cell / "failed.json"
 
 
-def read_record(file: Path) -> CellRecord:
+def read_record(file: Path, run_folder: Path | None = None) -> CellRecord:
     """Read the record of a cell.
+
+    Args:
+        file: The record.
+        run_folder: Of the cell, where it is known: an error names it, as what stands there would be found again.
 
     Raises:
         ConfigError: If it cannot be read, is malformed or of another version.
@@ -217,7 +229,11 @@ def read_record(file: Path) -> CellRecord:
     try:
         tree = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read as JSON ({error}); restore it, or remove it to repeat it.") from error
+        folder = "its run folder" if run_folder is None else f"its run folder {run_folder}"
+        raise ConfigError(
+            f"{file} cannot be read as JSON ({error}); restore it, or remove it to write it anew from {folder}, and "
+            "that folder too to train and evaluate the cell again."
+        ) from error
     if not isinstance(tree, dict) or "schema_version" not in tree:
         raise ConfigError(f"{file} has no schema_version; expected the record of a cell, as mmi ablate writes it.")
     version = tree.pop("schema_version")

@@ -11,6 +11,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from mmi.ablation.records import CellRecord, Store
 from mmi.ablation.tracking_notes import tracking_note
 
 LOG = warm.LOG
+UNTRACKED = "tracking-failed.txt"
+"""In the run folder of a finished cell: why the tracker was not told of its scores."""
 _MEASURING_SECONDS, _TRACKING_SECONDS = 180.0, 120.0
 _LOOK_AGAIN_S = 2.0
 _STOPPED = (130, 128 + signal.SIGTERM, -signal.SIGTERM, -signal.SIGINT)
@@ -126,6 +129,9 @@ class _Runner:
         self._minutes: list[float] = []
         self._ready: set[str] = set()
         self._looked, self._told_waiting = 0.0, False
+        # Those of now: one that another command retries meanwhile, and that fails again, has had its turn.
+        found = {one.cell.id: store.find(one.cell) for one in planned} if options.retry_failed else {}
+        self._to_retry = {name: record for name, record in found.items() if record and not record.is_finished}
 
     def next_work(self) -> Work | None:
         """Return a cell nobody works on, or what has to come before it."""
@@ -147,10 +153,10 @@ class _Runner:
             lock = self._lock(recipe, planned.cell.id)
             if not lock.take():
                 continue
-            if self._is_settled(planned.cell):  # by who held the lock
+            self.pending.remove(planned)
+            if self._is_settled(planned.cell):  # by who held the lock, since we looked
                 lock.give_back()
                 continue
-            self.pending.remove(planned)
             return self._cell(planned, lock)
         self._looked = time.monotonic()
         return None
@@ -165,8 +171,9 @@ class _Runner:
         return True
 
     def _is_settled(self, cell: Cell) -> bool:
+        """Say whether a cell needs nothing more, and count it: its caller has to take it off the list."""
         record = self.store.find(cell)
-        if record is None or (not record.is_finished and self.options.retry_failed):
+        if record is None or record == self._to_retry.get(cell.id):
             return False
         if record.is_finished:
             self.outcome.found += 1
@@ -220,6 +227,8 @@ class _Runner:
             self._ended += 1
             self.tell(f"[{self._ended}/{self._n}] {cell.id} {_became(record)} in {_minutes(began)}; {self._left()}")
             self.after_cell(planned)
+            if record.is_finished:
+                yield from self._track(planned, folder, record, lock)
         except _CellStoppedError:
             self.outcome.stopped.append(cell.id)
             self.tell(f"{cell.id} was stopped from outside; the same command goes on with it")
@@ -229,7 +238,7 @@ class _Runner:
             lock.give_back()
 
     def _stages(self, planned: PlannedCell, folder: Path, lock: Lock) -> Iterator[Any]:
-        """Train, ask, measure, track; return the record, which is on disk."""
+        """Train, ask, measure; return the record, which is on disk."""
         cell, progress = planned.cell, Progress.read(folder)
         folder.mkdir(parents=True, exist_ok=True)
         starts_anew = cell.settings.get("run.start_from", "") is None
@@ -250,9 +259,11 @@ class _Runner:
             if cell.recipe.evaluation is not None:
                 yield from self._measure(folder, lock)
             record = gathering.gather(cell, folder, warm_start, progress)
-            yield from self._track(planned, folder, record, lock)
         except (_CellStoppedError, GeneratorExit):
             raise
+        except gathering.MissingScoreError as error:
+            progress = progress.without(folder, "evaluate")
+            record = gathering.failure(cell, folder, str(error), warm_start, progress)
         except Exception as error:
             reason = str(error) if isinstance(error, _CellError) else f"{type(error).__name__}: {error}"
             record = gathering.failure(cell, folder, reason, warm_start, progress)
@@ -283,14 +294,23 @@ class _Runner:
             self.tell(f"{folder.name}: its latency could not be measured; {folder / LOG} says why")
 
     def _track(self, planned: PlannedCell, folder: Path, record: CellRecord, lock: Lock) -> Iterator[Any]:
-        """Add scores, cost and gates to the cell's run in the tracker; a cell counts without it."""
+        """Add scores, cost and gates to the cell's run in the tracker; its record is saved and counts without it."""
         if self.options.tracking == "off":
             return
-        note = tracking_note(planned, self.options, record)
-        words = ("-m", "mmi.ablation.tracking", str(tracking.write_note(note)))
-        ended: Ended = yield Call(words, folder / LOG, (lock,), _TRACKING_SECONDS)
-        if ended.code:
-            self.tell(f"{folder.name}: its scores could not be tracked; {folder / LOG} says why")
+        note = folder / UNTRACKED
+        try:
+            told = tracking.write_note(tracking_note(planned, self.options, record))
+            words = ("-m", "mmi.ablation.tracking", str(told))
+            ended: Ended = yield Call(words, folder / LOG, (lock,), _TRACKING_SECONDS)
+            reason = f"the tracker ended with exit code {ended.code}; {folder / LOG} says why" if ended.code else ""
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+        if not reason:
+            note.unlink(missing_ok=True)
+            return
+        self.tell(f"{folder.name} is finished and its record saved, but it could not be tracked: {reason}")
+        with suppress(OSError):  # the folder may be what failed
+            note.write_text(f"{reason}\n", encoding="utf-8")
 
     @property
     def _running(self) -> int:

@@ -17,12 +17,13 @@ from mmi.ablation.cost_columns import COST_COLUMNS
 from mmi.ablation.design import SCALES, Experiment, Row
 from mmi.ablation.grids import cost_grid, failures_grid, gates_grid, paper_value, scores_grids, verdict_grid
 from mmi.ablation.measured import Measured, MeasuredRow, measure
-from mmi.ablation.origin import origin, state
+from mmi.ablation.origin import mark, origin, state
 from mmi.ablation.page import results_page
 from mmi.ablation.plots import Plot, draw
 from mmi.ablation.records import Store
 from mmi.ablation.statistics import Estimate
-from mmi.ablation.verdicts import Judged, counts, judge
+from mmi.ablation.unrun import NOTHING_YET, what_to_run
+from mmi.ablation.verdicts import Judged, counts, in_short, judge
 from mmi_eval.report.grid import Grid
 from mmi_eval.report.grid_text import escape_markdown, markdown_table
 
@@ -102,14 +103,21 @@ def results_tree(measured: Measured, judged: Sequence[Judged]) -> dict[str, Any]
 def markdown(measured: Measured, judged: Sequence[Judged], plots: Sequence[Plot]) -> str:
     """Return ``results/<scale>.md``."""
     experiment = measured.experiment
-    lines = [f"# {escape_markdown(experiment.title)}: {experiment.scale}", "", escape_markdown(experiment.question)]
-    lines += ["", f"**{escape_markdown(state(measured))}**", "", *_made(measured)]
+    title = f"# {escape_markdown(experiment.title)}: {experiment.scale}{mark(measured)}"
+    lines = [title, "", escape_markdown(experiment.question)]
+    lines += ["", f"**{escape_markdown(state(measured))}**"]
+    if not measured.records:
+        lines += ["", NOTHING_YET, "", *_listed(what_to_run(measured)), *_grid_lines(failures_grid(measured))]
+        return "\n".join(lines) + "\n"
+    if judged:
+        lines += ["", in_short(judged)]
     for plot in plots:
         alt = escape_markdown(f"Plot: {plot.title}; its numbers are in the table of scores")
         lines += ["", f"![{alt}]({plot.name}.svg)", "", escape_markdown(" ".join(plot.notes))]
     grids = [*scores_grids(measured), verdict_grid(measured, judged), cost_grid(measured)]
     for grid in [*grids, gates_grid(measured), failures_grid(measured)]:
         lines += _grid_lines(grid)
+    lines += ["", "## How it was made", "", *_listed(origin(measured))]
     return "\n".join(lines) + "\n"
 
 
@@ -120,16 +128,18 @@ def _all_scales(folder: Path) -> str:
         path = folder / f"{scale}.md"
         if path.is_file():
             # Title and question stand at the head of the README already.
-            text = path.read_text(encoding="utf-8").split("\n", 4)[-1]
+            title, *_, text = path.read_text(encoding="utf-8").split("\n", 4)
+            heading = scale.capitalize() + title.rpartition(f": {scale}")[2]
             text = re.sub(r"^(#+ )", r"#\1", text, flags=re.MULTILINE)
-            parts.append(f"## {scale.capitalize()}\n\n{text.replace(f']({scale}-plot-', f'](results/{scale}-plot-')}")
+            parts.append(f"## {heading}\n\n{text.replace(f']({scale}-plot-', f'](results/{scale}-plot-')}")
             parts.append(f"The same as a page: `results/{scale}.html`, as numbers: `results/{scale}.json`.")
     return "\n\n".join(part.strip() for part in parts)
 
 
-def _made(measured: Measured) -> list[str]:
-    facts = origin(measured).items()
-    return [f"- {name}: " + (f"`{text}`" if name == "command" else escape_markdown(text)) for name, text in facts]
+def _listed(facts: Mapping[str, str]) -> list[str]:
+    return [
+        f"- {name}: " + (f"`{text}`" if name == "command" else escape_markdown(text)) for name, text in facts.items()
+    ]
 
 
 def _grid_lines(grid: Grid) -> list[str]:
@@ -170,6 +180,7 @@ def _claim_tree(one: Judged) -> dict[str, Any]:
         "verdict": one.verdict,
         "preliminary": one.difference.is_preliminary,
         "stands_corrected": one.stands_corrected,
+        **({"caution": one.caution} if one.caution else {}),
     }
 
 

@@ -32,6 +32,7 @@ class Judged:
             claimed to be better scored lower, which is good news in a column where lower is better.
         p_holm: Holm-corrected over all claims and columns of the table; ``None`` without an interval.
         verdict: ``not run`` where no seed has finished for both rows.
+        caution: What else the two rows differ in than the claim says; empty where nothing is known.
     """
 
     claim: Claim
@@ -39,6 +40,7 @@ class Judged:
     difference: Estimate
     p_holm: float | None
     verdict: Verdict
+    caution: str = ""
 
     @property
     def stands_corrected(self) -> bool | None:
@@ -48,7 +50,7 @@ class Judged:
     @property
     def words(self) -> str:
         """The verdict, marked where one seed is behind it."""
-        return f"{self.verdict} (preliminary)" if self.difference.is_preliminary else self.verdict
+        return f"{self.verdict} (preliminary: one seed)" if self.difference.is_preliminary else self.verdict
 
 
 def judge(measured: Measured) -> list[Judged]:
@@ -57,7 +59,14 @@ def judge(measured: Measured) -> list[Judged]:
     differences = [measured.difference(claim.better, claim.than, column) for claim, column in pairs]
     corrected = holm([difference.p for difference in differences])
     return [
-        Judged(claim, column, difference, p, verdict_of(difference, lower_is_better=column.lower_is_better))
+        Judged(
+            claim,
+            column,
+            difference,
+            p,
+            verdict_of(difference, lower_is_better=column.lower_is_better),
+            measured.starts_apart(claim.better, claim.than),
+        )
         for (claim, column), difference, p in zip(pairs, differences, corrected, strict=True)
     ]
 
@@ -83,3 +92,16 @@ def verdict_of(difference: Estimate, *, lower_is_better: bool) -> Verdict:
 def counts(judged: Sequence[Judged]) -> dict[str, int]:
     """Return how often each verdict was reached, every one of them named."""
     return {verdict: sum(one.verdict == verdict for one in judged) for verdict in VERDICTS}
+
+
+def in_short(judged: Sequence[Judged]) -> str:
+    """Return the verdicts in one sentence; empty where nothing is claimed.
+
+    Example:
+        >>> in_short([])
+        ''
+    """
+    if not judged:
+        return ""
+    said = ", ".join(f"{n} {verdict}" for verdict, n in counts(judged).items() if n)
+    return f"Claims, each in each of its columns: {said}."

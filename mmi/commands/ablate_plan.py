@@ -6,10 +6,10 @@ import json
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
-from statistics import mean
 
 from mmi.ablation.experiment import Experiment
 from mmi.ablation.matrix import Cell, PlannedCell, as_arguments, fit_overrides
+from mmi.ablation.measured import seconds_of_a_cell
 from mmi.ablation.records import Store
 from mmi.errors import DONE
 
@@ -39,7 +39,8 @@ def _time_left(missing: Sequence[Cell], store: Store, jobs: int, *, is_full: boo
     """Return what is known of the time: from finished cells of the recipe, or else from ``mmi plan``."""
     if not missing:
         return ""
-    seconds = {name: _seconds_of_a_cell(store, name) for name in dict.fromkeys(cell.recipe.name for cell in missing)}
+    names = dict.fromkeys(cell.recipe.name for cell in missing)
+    seconds = {name: seconds_of_a_cell(store.of(name)) for name in names}
     minutes = [known / 60 for cell in missing if (known := seconds[cell.recipe.name]) is not None]
     unknown = [cell for cell in missing if seconds[cell.recipe.name] is None]
     told = f", about {sum(minutes) / jobs:.0f} min" if minutes else ""
@@ -47,13 +48,6 @@ def _time_left(missing: Sequence[Cell], store: Store, jobs: int, *, is_full: boo
         hours = sum(_planned_hours(unknown))
         told += f", by mmi plan about {hours:,.0f} device hours of training (a100-80gb at 40 % of its peak)"
     return told
-
-
-def _seconds_of_a_cell(store: Store, recipe: str) -> float | None:
-    """Return the mean time of a recipe's finished cells; ``None`` where there are none."""
-    costs = [record.cost for record in store.of(recipe)]
-    known = [cost.train_seconds + (cost.evaluate_seconds or 0.0) for cost in costs if cost.train_seconds is not None]
-    return mean(known) if known else None
 
 
 def _planned_hours(cells: Sequence[Cell]) -> list[float]:

@@ -46,7 +46,8 @@ def run(command: str, argv: Sequence[str]) -> int:
         page = Page(
             answerer,
             settings,
-            Visits(UploadFolders(folder)),
+            Visits(UploadFolders(folder), answerer.forget),
+            served_model.provenance_of(options, answerer),
             PageFacts(name, safety, examples),
             options.wording,
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +41,11 @@ class OfficialRules:
     first: Literal["text", "image"]
     n_iterations: int
     replacements: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all of it."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,10 @@ def read_documents(path: Path) -> list[PromptDocument]:
         if not isinstance(entry, dict) or len(entry) != 1 or not {"text", "image"} & set(entry):
             raise UsageError(f"{path}: entry {number} is {json.dumps(item)[:80]}; {_EXPECTED}.")
         ((kind, value),) = entry.items()
-        prompt.append((kind, str(path.parent / value) if kind == "image" else str(value)))
+        if not isinstance(value, str):
+            expected = "a text" if kind == "text" else "the name of a picture file"
+            raise UsageError(f"{path}: entry {number}: {kind} is {json.dumps(value)[:60]}; expected {expected}.")
+        prompt.append((kind, str(path.parent / value) if kind == "image" else value))
     return [PromptDocument(tuple(read_items(prompt)))]
 
 

@@ -36,14 +36,13 @@ def run(command: str, argv: Sequence[str]) -> int:
     from mmi.serving.access import LOOPBACK, Guard, is_loopback
     from mmi.serving.chat_format import ChatRules
     from mmi.serving.http import build_app
-    from mmi.serving.pngs import png_writer
 
     name = Path(options.run).resolve().name
     app = build_app(
         answerer,
         ChatRules(settings, limits, answerer.can_draw, options.wording, answerer.as_seen),
         model=name,
-        write_png=png_writer(name, answerer.generator.model_hash),
+        provenance=served_model.provenance_of(options, answerer),
     )
     hosts = (*LOOPBACK, options.host) if is_loopback(options.host) else None
     url = served_model.url_of(own)

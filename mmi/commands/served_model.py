@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mmi.models.generation import GenerationSettings
     from mmi.serving.answering import Answerer
     from mmi.serving.limits import Limits
+    from mmi.serving.pngs import Provenance
 
 TOKEN_VARIABLE = "MMI_TOKEN"  # noqa: S105 - the name of a variable
 _MIN_TOKEN = 16
@@ -41,6 +42,7 @@ def add_options(parser: Arguments, port: int) -> None:
     add(
         "--safety-checker", metavar="DIR", help="folder of a diffusers safety checker that looks at every drawn picture"
     )
+    add("--embed-prompt", action="store_true", help="write the whole conversation into each PNG, not only its hash")
     add("--wording", default="{question}", metavar="TEXT", help="what a user's text is put into (default: {question})")
 
 
@@ -53,17 +55,20 @@ def add_limits(parser: Arguments) -> None:
 
 
 _LIMITS = {
-    "body_bytes": (32 * 2**20, "bytes of a request"),
+    "body_bytes": (32 * 2**20, "bytes of a request, or of an upload"),
+    "json_bytes": (4 * 2**20, "bytes of a request without its pictures"),
+    "text_characters": (200_000, "characters of all texts of a request"),
     "picture_pixels": (40_000_000, "pixels of a picture"),
     "pictures": (32, "pictures in the messages of a request"),
     "new_tokens": (512, "tokens of each text of an answer"),
     "new_images": (4, "pictures drawn for an answer"),
     "sampling_steps": (250, "sampling steps of a picture"),
+    "body_seconds": (30, "seconds a request may take to arrive"),
     "request_seconds": (300, "seconds a request may take, waiting included"),
     "queue_length": (32, "requests that wait"),
     "per_client": (16, "requests of one address that wait or are worked on"),
-    "kept_sessions": (8, "conversations whose state is kept for their next turn"),
-    "kept_tokens": (16_384, "tokens those hold together"),
+    "kept_sessions": (16, "conversations whose state is kept for their next turn"),
+    "kept_bytes": (4 * 2**30, "bytes of memory those hold together"),
 }
 
 
@@ -124,6 +129,13 @@ def load_answerer(options: argparse.Namespace, limits: Limits) -> tuple[Answerer
         weights=options.weights,
     )
     return Answerer(generator, limits, checker), settings
+
+
+def provenance_of(options: argparse.Namespace, answerer: Answerer) -> Provenance:
+    """Return what drawn pictures say of where they come from."""
+    from mmi.serving.pngs import Provenance
+
+    return Provenance(answerer.generator, options.weights, options.weights_dtype, embed_prompt=options.embed_prompt)
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmi.commands.png_metadata import save_picture
+from mmi.serving.pngs import write_png
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from mmi.commands.png_metadata import PictureRecord
+    from mmi.serving.pngs import PictureRecord
 
 SCHEMA_VERSION = 1
 _STYLE = """\
@@ -108,7 +108,7 @@ class Transcript:
         if record is None:
             piece.save(self.folder / name)
         else:
-            save_picture(piece, self.folder / name, record)
+            write_png(piece, self.folder / name, record)
         self._pieces.append(_Piece(given, None, piece, name, record))
         return f"[image: {self.folder / name}]"
 

@@ -1,4 +1,7 @@
-"""What layers read, averaged over samples: by number of pictures, by right and wrong answers, by tag."""
+"""What layers read, averaged over samples: by number of pictures a layer sees, by right and wrong answers, by tag.
+
+A layer may see fewer pictures than a prompt holds (``visible_images``, ``max_images``): its shares are of those.
+"""
 
 from __future__ import annotations
 
@@ -24,12 +27,12 @@ _N_RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class GroupMass:
-    """What one layer reads, on average, for questions of one group with equally many pictures.
+    """What one layer reads, on average, for questions of one group at which it sees equally many pictures.
 
     Args:
         layer: Name of the module, or ``mean of layers``.
         group: ``all``, ``right answers``, ``wrong answers`` or a tag.
-        n_pictures: Pictures that are visible.
+        n_pictures: Pictures that the layer sees.
         n: Questions.
         accuracy: The task's score of the answers, where it has one.
         null: Share of the null slot.
@@ -79,7 +82,7 @@ class Preference:
 
     Args:
         layer: Name of the module, or ``mean of layers``.
-        n_pictures: Pictures of the prompts.
+        n_pictures: Pictures that the layer sees.
         distance: The picture, 1 the nearest.
         asked: Its share where it is asked about.
         others: Its share where another picture is asked about.
@@ -117,7 +120,7 @@ def score_column(task: Task, readings: Sequence[Reading]) -> dict[str, float]:
 
 
 def masses_of(readings: Sequence[Reading], column: Mapping[str, float]) -> list[GroupMass]:
-    """Average what is read, for every layer and over layers, by number of pictures and group.
+    """Average what is read, for every layer and over layers, by number of pictures it sees and group.
 
     Args:
         readings: Of all samples.
@@ -142,7 +145,7 @@ def masses_of(readings: Sequence[Reading], column: Mapping[str, float]) -> list[
 
 
 def preferences_of(readings: Sequence[Reading]) -> list[Preference]:
-    """Compare, for each picture of prompts of two or more, questions about it with questions about others."""
+    """Compare, for each picture that a layer sees of two or more, questions about it with questions about others."""
     found = []
     for layer in layer_names(readings):
         for n_pictures, some in by_pictures(readings, layer).items():

@@ -45,8 +45,9 @@ def mass_findings(
         "Averaged over heads, these tokens, and questions, with 95 % intervals; questions on the same pictures are "
         "kept together.",
         "Weights say where a layer looks, not what it makes of it: --counterfactual says what a picture is worth. "
-        "Orange marks are the shares of equal weights; prompts of more pictures have other shares, so each number of "
-        "pictures stands by itself.",
+        "Orange marks are the shares of equal weights. Questions stand together by how many pictures the layer sees, "
+        "as shares of more pictures are other shares: those of the prompt, or fewer where visible_images or max_images "
+        "of its MMFS leaves some out.",
     ]
     names = {name: module.title for name, module in modules.items()}
     levels = _level_names(modules, level_shapes)
@@ -80,18 +81,18 @@ def _summary(masses: Sequence[GroupMass], names: Mapping[str, str], levels: Sequ
         rows = [
             [names.get(m.layer, m.layer), m.group, *_cells(m, len(columns) - 3), interval(m.said, True)] for m in some
         ]
-        grids.append(Grid(f"layers-{n_pictures}", f"Prompts of {count(n_pictures, 'picture')}", columns, rows))
+        grids.append(Grid(f"layers-{n_pictures}", f"{_seen(n_pictures)}, every layer", columns, rows))
     told = (
         "added: length of what a layer adds to the hidden states of these tokens, in percent of their own length; a "
         "layer that adds nothing may look anywhere."
     )
-    return Part("layers", "By layer and number of pictures", grids, [told])
+    return Part("layers", "By layer and number of pictures it sees", grids, [told])
 
 
 def _preference_parts(preferences: Sequence[Preference], names: Mapping[str, str]) -> list[Part]:
     if not preferences:
         return []
-    columns = [Column("layer"), Column("pictures", True), Column("picture"), Column("n asked", True)]
+    columns = [Column("layer"), Column("pictures seen", True), Column("picture"), Column("n asked", True)]
     columns += [Column("share where asked about", True), Column("n others", True)]
     columns += [Column("share where another is", True), Column("difference", True), Column("what it shows")]
     rows = [
@@ -117,7 +118,7 @@ def _by_tag(masses: Sequence[GroupMass], names: Mapping[str, str], levels: Seque
             continue
         columns = [Column("questions"), *_columns(some, levels)]
         rows = [[m.group, *_cells(m, len(columns) - 1)] for m in some]
-        title = f"Prompts of {count(n_pictures, 'picture')}, {names.get(layer, 'mean over layers')}"
+        title = f"{_seen(n_pictures)}, {names.get(layer, 'mean over layers')}"
         grids.append(Grid(f"tags-{n_pictures}", title, columns, rows))
     return Part("tags", "By tag", grids)
 
@@ -135,6 +136,11 @@ def _cells(mass: GroupMass, n: int) -> list[str]:
     shares = [interval(score, True) for score in (mass.null, *mass.images, *mass.levels)]
     cells = [f"{mass.n:,}", accuracy, *shares]
     return cells + [""] * (n - len(cells))
+
+
+def _seen(n_pictures: int) -> str:
+    """Return what questions have in common: not the pictures of the prompt, of which a layer may see fewer."""
+    return f"{count(n_pictures, 'picture')} seen"
 
 
 def _numbers(masses: Sequence[GroupMass]) -> list[int]:
@@ -162,11 +168,9 @@ def _mass_plots(masses: Sequence[GroupMass], levels: Sequence[str]) -> Markup:
             _bar(levels[k] if k < len(levels) else f"level {k}", score, mass.even_levels[k])
             for k, score in enumerate(mass.levels)
         ]
-        title = f"Shares of attention with {count(n_pictures, 'picture')}, percent"
+        title = f"Shares of attention, {_seen(n_pictures)}, percent"
         chart = bar_chart(f"plot-mass-{n_pictures}", title, bars, most=100.0, mark_name="equal weights")
-        caption = (
-            f"Prompts of {count(n_pictures, 'picture')}, {told}: null slot, pictures, then levels over all pictures."
-        )
+        caption = f"{_seen(n_pictures)}, {told}: null slot, pictures, then levels over all pictures."
         charts.append(figure(chart, caption))
     return fragment(*charts)
 
@@ -175,7 +179,7 @@ def _preference_plot(preferences: Sequence[Preference]) -> Markup:
     layer = preferences[-1].layer
     bars = []
     for one in (p for p in preferences if p.layer == layer):
-        name = f"{one.n_pictures} pictures, {place_words(one.distance)}"
+        name = f"{_seen(one.n_pictures)}, {place_words(one.distance)}"
         bars += [_bar(f"{name}: asked about", one.asked), _bar(f"{name}: another is", one.others)]
     chart = bar_chart("plot-preference", "Share of a picture where it is asked about and where not, percent", bars)
     return figure(chart, "Share of a picture where it is asked about, and where another picture of the prompt is.")
@@ -189,7 +193,7 @@ def _whole(masses: Sequence[GroupMass], n_pictures: int) -> GroupMass:
 
 
 def short_lines(masses: Sequence[GroupMass]) -> list[str]:
-    """Return the mean over layers in one line for each number of pictures, for a terminal."""
+    """Return the mean over layers in one line for each number of pictures they see, for a terminal."""
     lines = []
     for n_pictures in _numbers(masses):
         mass = _whole(masses, n_pictures)
@@ -197,7 +201,7 @@ def short_lines(masses: Sequence[GroupMass]) -> list[str]:
         shares += [(place_words(k), score) for k, score in enumerate(mass.images, start=1)]
         told = ", ".join(f"{name} {interval(score, True)}" for name, score in shares)
         accuracy = "" if mass.accuracy is None else f"; score {interval(mass.accuracy, True)}"
-        lines.append(f"{count(n_pictures, 'picture')} (n {mass.n:,}): {told}{accuracy}")
+        lines.append(f"{_seen(n_pictures)} (n {mass.n:,}): {told}{accuracy}")
     return lines
 
 

@@ -44,21 +44,38 @@ class Answerer:
         self.is_unsafe = is_unsafe
         self.measurements = measurements or Measurements()
         self.engine = Engine(self.limits, self.measurements)
-        self._sessions = SessionStore(generator, self.limits.kept_sessions, self.limits.kept_tokens)
+        self._sessions = SessionStore(generator, self.limits.kept_sessions, self.limits.kept_bytes)
         self.measurements.watch("kept_sessions", "Conversations whose state is kept.", lambda: len(self._sessions))
+        self.measurements.watch("kept_bytes", "Memory that those hold.", lambda: self._sessions.n_bytes)
 
-    def ask(self, question: Question, tell: Tell, client: str = "") -> Ticket:
+    def ask(
+        self,
+        question: Question,
+        tell: Tell,
+        client: str = "",
+        place: Ticket | None = None,
+        owner: str | None = None,
+    ) -> Ticket:
         """Hand a question in.
 
         Args:
             question: The conversation and how to answer it.
             tell: Told the parts of the answer as they come and one end, from the engine's thread.
             client: Whose question it is.
+            place: One that the engine holds for it already.
+            owner: Whose conversation it is: what is kept for one owner is never used for another. None is the client.
 
         Raises:
             EngineBusyError: If it cannot be taken now.
         """
-        return self.engine.submit(lambda ticket: self._answer(question, ticket), tell, client)
+        ticket = self.engine.hold(client) if place is None else place
+        whose = client if owner is None else owner
+        self.engine.begin(ticket, lambda own: self._answer(question, own, whose), tell)
+        return ticket
+
+    def forget(self, owner: str) -> None:
+        """Drop what is kept for an owner that will not come back."""
+        self._sessions.forget(owner)
 
     @property
     def can_draw(self) -> bool:
@@ -70,9 +87,9 @@ class Answerer:
         size = self.generator.network.config.vision.image_size
         return replace(picture, image=to_square(picture.image, size, self.generator.crop))
 
-    def _answer(self, question: Question, ticket: Ticket) -> Finished:
+    def _answer(self, question: Question, ticket: Ticket, owner: str) -> Finished:
         try:
-            session, reused = self._sessions.open(question.messages)
+            session, reused = self._sessions.open(question.messages, owner)
             answer = _Answer(question, session, ticket, self.is_unsafe)
             n_prompt = session.n_tokens
             reason = answer.give()
@@ -81,7 +98,10 @@ class Answerer:
             self._sessions.clear()
             torch.cuda.empty_cache()
             raise
-        self._sessions.keep((*question.messages, Message("assistant", tuple(answer.parts))), session)
+        if not answer.n_flagged:
+            # One with a picture that is held back can't be gone on with: nobody has that picture.
+            messages = (*question.messages, Message("assistant", tuple(answer.parts)))
+            self._sessions.keep(messages, session, owner, lambda: ticket.left)
         usage = Usage(n_prompt, reused, answer.n_text_tokens(), answer.n_pictures)
         count = self.measurements.count
         count("prompt_tokens", usage.prompt_tokens)

@@ -1,9 +1,13 @@
-"""Stopping what was asked for, between tokens and between sampling steps."""
+"""Stopping what was asked for, between tokens, between sampling steps and between layers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mmi.models.generation import DrawProgress
 from mmi.models.image_sampling import Progress
+from mmi.models.mm_interleaved import MMInterleaved
 from mmi.serving.items import Cancelled, GenerationCancelled
 
 
@@ -15,6 +19,29 @@ def stop_if(cancelled: Cancelled | None) -> None:
     """
     if cancelled is not None and cancelled():
         raise GenerationCancelled("the request was cancelled.")
+
+
+@contextmanager
+def stopped_between_layers(network: MMInterleaved, cancelled: Cancelled) -> Iterator[None]:
+    """Make a network stop between two layers that read pictures or tokens, where that was asked for.
+
+    For reading in one pass, which tells of no tokens or steps.
+
+    Args:
+        network: Everything it does meanwhile may stop.
+        cancelled: Asked before each layer; where it says so, a GenerationCancelled comes out of the network.
+    """
+
+    def ask(*_: object) -> None:
+        stop_if(cancelled)
+
+    layers = [*network.visual_tokenizer.modules(), *network.language_model.layers]
+    hooks = [layer.register_forward_pre_hook(ask) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def watched(progress: Progress | None, cancelled: Cancelled | None) -> Progress:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+import io
 import json
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,19 +16,28 @@ from PIL import Image
 
 from mmi.config import ConfigError
 from mmi.models.generation import GenerationSettings
-from mmi.models.image_sampling import ImageSampling
-from mmi.serving.conversation import Message, Part, Question
+from mmi.serving.conversation import Message, Part, Question, Withheld
+from mmi.serving.events import WITHHELD
 from mmi.serving.limits import LimitError, Limits
+from mmi.serving.pngs import PictureRecord, write_png
 from mmi.serving.uploads import Picture, read_picture
-
-# Writes a drawn picture as PNG, with the seed and the settings it was drawn with.
-WritePng = Callable[[Image.Image, int, ImageSampling], bytes]
 
 ROLES = ("system", "user", "assistant")
 # Said by clients of other servers and without a meaning here.
-_WITHOUT_MEANING = {"user", "metadata", "store", "modalities", "stream_options"}
+_WITHOUT_MEANING = {"metadata", "store", "modalities", "stream_options"}
 _KNOWN = {
-    *("model", "messages", "stream", "n", "seed", "temperature", "top_p", "max_tokens", "max_completion_tokens"),
+    *(
+        "model",
+        "messages",
+        "user",
+        "stream",
+        "n",
+        "seed",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "max_completion_tokens",
+    ),
     *("min_images", "max_images", "image_steps", "guidance_scale", "sampler"),
     *_WITHOUT_MEANING,
 }
@@ -53,11 +64,13 @@ class ChatRequest:
         question: What is asked.
         stream: Whether the answer is wanted in parts.
         model: Which model is asked, if that is said.
+        user: Whom the client asks for, if it says so.
     """
 
     question: Question
     stream: bool
     model: str | None = None
+    user: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,12 @@ class ChatRules:
             RequestError: If it says something wrong.
             LimitError: If it asks for too much.
         """
+        n_bytes = bytes_besides_pictures(body)
+        if n_bytes > self.limits.json_bytes:
+            raise LimitError(
+                f"the request has {n_bytes} bytes without its pictures; this server reads at most "
+                f"{self.limits.json_bytes}, send fewer or shorter messages."
+            )
         fields = _json_object(body)
         for name in fields:
             if name not in _KNOWN:
@@ -94,9 +113,12 @@ class ChatRules:
         stream = fields.get("stream") or False
         if not isinstance(stream, bool):
             raise RequestError(f"stream is {stream!r}; expected true or false.", "stream")
+        user = fields.get("user") or ""
+        if not isinstance(user, str):
+            raise RequestError(f"user is {user!r:.40}; expected a text that tells your users apart.", "user")
         settings = self._settings(fields)
         question = Question(self._messages(fields.get("messages")), settings)
-        return ChatRequest(question, stream, str(fields["model"]) if fields.get("model") else None)
+        return ChatRequest(question, stream, str(fields["model"]) if fields.get("model") else None, user)
 
     def _settings(self, fields: Mapping[str, Any]) -> GenerationSettings:
         """Return how to answer: the server's own settings with what the request says on top."""
@@ -165,7 +187,8 @@ class ChatRules:
         if not isinstance(parts, list):
             raise RequestError(f"{where}.content is no text and no list of parts.", f"{where}.content")
         read = [self._part(part, f"{where}.content[{n}]", told["role"], budget) for n, part in enumerate(parts)]
-        return Message(told["role"], tuple(part for part in read if part != ""))
+        read = [part for part in read if part != ""]
+        return Message(told["role"], tuple(_without_stand_ins(read) if told["role"] == "assistant" else read))
 
     def _part(self, told: Any, where: str, role: str, budget: _Budget) -> Part:
         kind = told.get("type") if isinstance(told, dict) else None
@@ -183,6 +206,19 @@ class ChatRules:
             '{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}.',
             where,
         )
+
+
+def _without_stand_ins(parts: Sequence[Part]) -> list[Part]:
+    """Take the sentence that stood for a withheld picture out of the texts of an answer that is sent back."""
+    found: list[Part] = []
+    for part in parts:
+        if not isinstance(part, str) or WITHHELD not in part:
+            found.append(part)
+            continue
+        for number, text in enumerate(part.split(WITHHELD)):
+            found += [Withheld()] if number else []
+            found += [text.strip()] if text.strip() else []
+    return found
 
 
 @dataclass
@@ -235,10 +271,26 @@ def picture_bytes(url: Any, where: str) -> bytes:
         raise RequestError(f"{where} is no base64 ({error}).", where) from None
 
 
-def image_part(image: Image.Image, seed: int, sampling: ImageSampling, write_png: WritePng) -> dict[str, Any]:
+def image_part(image: Image.Image, record: PictureRecord) -> dict[str, Any]:
     """Return a drawn picture as a content part, in the form in which a request may send it back."""
-    data = base64.b64encode(write_png(image, seed, sampling)).decode("ascii")
-    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}, "seed": seed}
+    buffer = io.BytesIO()
+    write_png(image, buffer, record)
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}, "seed": record.seed}
+
+
+# Slashes may be escaped; a picture ends at the quotation mark behind it.
+_PICTURE = re.compile(rb"(?i:data:image\\?/[a-z0-9.+-]{1,40};base64,)[A-Za-z0-9+/=\\]*")
+
+
+def bytes_besides_pictures(body: bytes) -> int:
+    """Return how many bytes of a request are not those of pictures, before it is read as JSON.
+
+    Example:
+        >>> bytes_besides_pictures(b'{"url": "data:image/png;base64,iVBORw0K"}')
+        11
+    """
+    return len(body) - sum(found.end() - found.start() for found in _PICTURE.finditer(body))
 
 
 def _json_object(body: bytes) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """One thread that owns the model, and a bounded queue before it.
 
-Requests are worked on one after the other, in the order they came. A request may be given up at any time: one that
-waits leaves the queue at once, one that is worked on is asked between tokens and sampling steps whether to go on.
+Requests are worked on one after the other, in the order they came. A place in the queue may be held for a request that
+has arrived but is not understood yet, so that nothing is decoded for one that would be sent away. A request may be
+given up at any time: one that waits leaves the queue at once, one that is worked on is asked between tokens and
+sampling steps whether to go on.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from mmi.serving.measurements import Measurements
 
 # Returns the last thing to be told, if anything is left to be told.
 Work = Callable[["Ticket"], Event | None]
-_State = Literal["waiting", "working", "over"]
+_State = Literal["held", "waiting", "working", "over"]
 
 
 class EngineBusyError(Exception):
@@ -44,21 +46,24 @@ class Ticket:
 
     Args:
         engine: Where it was handed in.
-        work: What is to be done; told this ticket, run by the engine's thread.
-        tell: Told everything that happens; called from the engine's thread, so it must not wait.
         client: Whose request it is.
         seconds: How long it may take, waiting included.
+
+    Attributes:
+        work: What is to be done; told this ticket, run by the engine's thread.
+        tell: Told everything that happens; called from the engine's thread, so it must not wait.
+        state: ``held`` while what is to be done is not known yet.
     """
 
-    def __init__(self, engine: Engine, work: Work, tell: Tell, client: str, seconds: float) -> None:
+    def __init__(self, engine: Engine, client: str, seconds: float) -> None:
         self._engine = engine
         self._left = threading.Event()
-        self.work = work
-        self.tell = tell
+        self.work: Work = _nothing
+        self.tell: Tell = _nobody
         self.client = client
         self.handed_in = time.monotonic()
         self.deadline = self.handed_in + seconds
-        self.state: _State = "waiting"
+        self.state: _State = "held"
 
     @property
     def left(self) -> bool:
@@ -81,6 +86,14 @@ class Ticket:
         self._engine.forget(self)
 
 
+def _nothing(ticket: Ticket) -> None:
+    raise AssertionError("a place was held and never used")
+
+
+def _nobody(event: Event) -> None:
+    """Tell nobody."""
+
+
 class Engine:
     """Do one piece of work after the other on a thread of its own.
 
@@ -96,6 +109,7 @@ class Engine:
         self.measurements.watch("busy", "Whether a request is worked on.", lambda: float(self.busy))
         self.stopping = False
         self._waiting: deque[Ticket] = deque()
+        self._n_held = 0
         self._of_client: Counter[str] = Counter()
         self._working: Ticket | None = None
         self._changed = threading.Condition()
@@ -105,8 +119,8 @@ class Engine:
 
     @property
     def n_waiting(self) -> int:
-        """Requests that wait."""
-        return len(self._waiting)
+        """Requests that wait, those whose place is held included."""
+        return len(self._waiting) + self._n_held
 
     @property
     def busy(self) -> bool:
@@ -126,30 +140,77 @@ class Engine:
         Raises:
             EngineBusyError: If too many requests wait, of this client or of all, or the engine is stopping.
         """
-        ticket = Ticket(self, work, tell, client, seconds or self.limits.request_seconds)
-        with self._changed:
-            later = self._retry_after()
-            if self.stopping:
-                raise EngineBusyError("The server is stopping.", later, own_fault=False)
-            if self._of_client[client] >= self.limits.per_client:
-                sentence = f"This client has {self.limits.per_client} requests under way, the most there may be."
-                raise EngineBusyError(f"{sentence} Wait for one to end.", later, own_fault=True)
-            if len(self._waiting) >= self.limits.queue_length:
-                sentence = f"{self.limits.queue_length} requests are waiting, the most there may be."
-                raise EngineBusyError(f"{sentence} Try again later.", later, own_fault=False)
-            self._waiting.append(ticket)
-            self._of_client[client] += 1
-            self._changed.notify_all()
+        ticket = self.hold(client, seconds)
+        self.begin(ticket, work, tell)
         return ticket
 
-    def forget(self, ticket: Ticket) -> None:
-        """Take a request that waits out of the queue."""
+    def hold(self, client: str = "", seconds: float | None = None) -> Ticket:
+        """Hold a place for a request that is not understood yet; it counts as one that waits.
+
+        Args:
+            client: See :meth:`submit`.
+            seconds: See :meth:`submit`.
+
+        Raises:
+            EngineBusyError: See :meth:`submit`.
+        """
         with self._changed:
-            if ticket.state != "waiting":
+            self._check(client)
+            ticket = Ticket(self, client, seconds or self.limits.request_seconds)
+            self._n_held += 1
+            self._of_client[client] += 1
+        return ticket
+
+    def begin(self, ticket: Ticket, work: Work, tell: Tell) -> None:
+        """Say what is to be done for a place that is held; it stands behind those that wait.
+
+        Raises:
+            EngineBusyError: If the engine is stopping.
+        """
+        with self._changed:
+            if self.stopping:
+                raise EngineBusyError("The server is stopping.", self._retry_after(), own_fault=False)
+            if ticket.state != "held":
                 return
-            self._waiting.remove(ticket)
+            ticket.work, ticket.tell, ticket.state = work, tell, "waiting"
+            self._n_held -= 1
+            self._waiting.append(ticket)
+            self._changed.notify_all()
+
+    def check(self, client: str) -> None:
+        """See whether a request would be taken now.
+
+        Raises:
+            EngineBusyError: If not.
+        """
+        with self._changed:
+            self._check(client)
+
+    def _check(self, client: str) -> None:
+        later = self._retry_after()
+        if self.stopping:
+            raise EngineBusyError("The server is stopping.", later, own_fault=False)
+        if self._of_client[client] >= self.limits.per_client:
+            sentence = f"This client has {self.limits.per_client} requests under way, the most there may be."
+            raise EngineBusyError(f"{sentence} Wait for one to end.", later, own_fault=True)
+        if self.n_waiting >= self.limits.queue_length:
+            sentence = f"{self.limits.queue_length} requests are waiting, the most there may be."
+            raise EngineBusyError(f"{sentence} Try again later.", later, own_fault=False)
+
+    def forget(self, ticket: Ticket) -> None:
+        """Take a request that waits out of the queue, or give up the place that is held for it."""
+        with self._changed:
+            state = ticket.state
+            if state not in ("held", "waiting"):
+                return
+            if state == "held":
+                self._n_held -= 1
+            else:
+                self._waiting.remove(ticket)
             self._over(ticket)
-        self.measurements.count("answers", labels={"end": "left"})
+        # What ends before it waits has not asked for an answer yet.
+        if state == "waiting":
+            self.measurements.count("answers", labels={"end": "left"})
 
     def sign_of_life(self) -> None:
         """Note that the work under way goes on."""
@@ -163,7 +224,7 @@ class Engine:
     def wait_until_idle(self, seconds: float) -> bool:
         """Wait until nothing waits and nothing is worked on; return whether that came true in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._waiting and self._working is None, seconds)
+            return self._changed.wait_for(lambda: not self.n_waiting and self._working is None, seconds)
 
     def stop(self, seconds: float = 10.0) -> None:
         """Stop what is worked on, give up what waits, end the thread."""

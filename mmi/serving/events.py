@@ -62,7 +62,7 @@ class Usage:
 
     Args:
         prompt_tokens: Tokens of the context, placeholders of pictures included.
-        reused_tokens: How many of them had been read for an earlier turn.
+        reused_tokens: How many of them had been read for an earlier turn and were not read again.
         text_tokens: Tokens written.
         pictures: Pictures drawn.
     """

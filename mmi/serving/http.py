@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -19,13 +23,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mmi.config import ConfigError
-from mmi.models.image_sampling import ImageSampling
 from mmi.serving.access import error_body, refuse
 from mmi.serving.answering import Answerer
-from mmi.serving.chat_format import ChatRequest, ChatRules, RequestError, WritePng, image_part
+from mmi.serving.chat_format import ChatRequest, ChatRules, RequestError, image_part
+from mmi.serving.conversation import Question, prompt_of
 from mmi.serving.engine import EngineBusyError, Ticket
 from mmi.serving.events import WITHHELD, DrawingStep, Event, Failed, Finished, PicturePart, TextPart, Usage
 from mmi.serving.limits import LimitError
+from mmi.serving.pngs import PictureRecord, Provenance
 
 _STATUS = {"request": 400, "time": 504, "server": 500, "stopping": 503}
 _CODE = {"request": "bad_request", "time": "too_late", "server": "server_error", "stopping": "stopping"}
@@ -43,14 +48,14 @@ class _Refusal(Exception):  # noqa: N818 - an answer, not a fault
         self.headers = [(b"retry-after", str(later).encode())] if later else []
 
 
-def build_app(answerer: Answerer, rules: ChatRules, *, model: str, write_png: WritePng) -> ASGIApp:
+def build_app(answerer: Answerer, rules: ChatRules, *, model: str, provenance: Provenance) -> ASGIApp:
     """Return the application.
 
     Args:
         answerer: Answers questions.
         rules: How requests are read.
         model: Name of the model.
-        write_png: Writes drawn pictures.
+        provenance: Of drawn pictures, which their files tell.
     """
     engine = answerer.engine
     created = int(time.time())
@@ -84,7 +89,7 @@ def build_app(answerer: Answerer, rules: ChatRules, *, model: str, write_png: Wr
         await run_in_threadpool(engine.stop)
 
     routes = [
-        Route("/v1/chat/completions", _ChatEndpoint(answerer, rules, model, write_png), methods=["POST"]),
+        Route("/v1/chat/completions", _ChatEndpoint(answerer, rules, model, provenance), methods=["POST"]),
         Route("/v1/models", models),
         Route("/health", health),
         Route("/ready", ready),
@@ -114,34 +119,68 @@ class _Counted:
 class _ChatEndpoint:
     """``POST /v1/chat/completions``; written against ASGI itself, to know at once when a client leaves."""
 
-    def __init__(self, answerer: Answerer, rules: ChatRules, model: str, write_png: WritePng) -> None:
+    def __init__(self, answerer: Answerer, rules: ChatRules, model: str, provenance: Provenance) -> None:
         self._answerer = answerer
         self._rules = rules
         self._model = model
-        self._write_png = write_png
+        self._provenance = provenance
         self._reading = asyncio.Semaphore(2)
+        self._arriving: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        client = _client(scope)
         try:
-            chat = await self._read(Request(scope, receive))
-            await self._answer(chat, _client(scope), receive, send)
+            # Who is slow to send holds no place in the queue; who has no place gets nothing decoded.
+            body = await self._arrived(Request(scope, receive), client)
+            ticket = self._held(client)
+            listener = _Listener(receive)
+            try:
+                chat = await self._read(body, listener)
+                del body
+                await self._answer(chat, _owner(scope, chat.user), ticket, listener, send)
+            finally:
+                listener.close()
+                ticket.cancel()
         except _Refusal as no:
             await refuse(send, no.status, str(no), no.code, no.headers, no.where)
         except ClientLeftError:
             pass
 
-    async def _read(self, request: Request) -> ChatRequest:
+    async def _arrived(self, request: Request, client: str) -> bytes:
+        """Wait for a request's body, unless it would be sent away anyhow."""
         limits = self._rules.limits
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise _Refusal(415, "expected a request with Content-Type: application/json.", "no_json")
         try:
+            self._answerer.engine.check(client)
+        except EngineBusyError as busy:
+            raise _sent_away(busy) from None
+        if self._arriving[client] >= limits.per_client:
+            sentence = f"{limits.per_client} requests of this client are arriving, the most there may be."
+            raise _Refusal(429, f"{sentence} Send one after the other.", "too_many_requests", later=1)
+        self._arriving[client] += 1
+        try:
             async with asyncio.timeout(limits.body_seconds):
-                body = await _body(request, limits.body_bytes)
+                return await _body(request, limits.body_bytes)
         except TimeoutError:
             raise _Refusal(408, f"the request took more than {limits.body_seconds} s to arrive.", "too_slow") from None
+        finally:
+            self._arriving[client] -= 1
+            if not self._arriving[client]:
+                del self._arriving[client]
+
+    def _held(self, client: str) -> Ticket:
+        try:
+            return self._answerer.engine.hold(client)
+        except EngineBusyError as busy:
+            raise _sent_away(busy) from None
+
+    async def _read(self, body: bytes, listener: _Listener) -> ChatRequest:
         try:
             async with self._reading:
+                if listener.left:
+                    raise ClientLeftError
                 chat = await run_in_threadpool(self._rules.read, body)
         except RequestError as error:
             raise _Refusal(400, str(error), "bad_request", error.where) from None
@@ -152,24 +191,23 @@ class _ChatEndpoint:
             raise _Refusal(404, sentence, "model_not_found", "model")
         return chat
 
-    async def _answer(self, chat: ChatRequest, client: str, receive: Receive, send: Send) -> None:
-        listener = _Listener(receive)
+    async def _answer(self, chat: ChatRequest, owner: str, ticket: Ticket, listener: _Listener, send: Send) -> None:
         try:
-            ticket = self._answerer.ask(chat.question, listener.tell, client)
+            self._answerer.ask(chat.question, listener.tell, place=ticket, owner=owner)
         except EngineBusyError as busy:
-            status, code = (429, "too_many_requests") if busy.own_fault else (503, "busy")
-            raise _Refusal(status, str(busy), code, later=busy.retry_after) from None
-        try:
-            # The first event decides the status: what cannot be answered at all is an error, not a stream.
-            first = await listener.next(ticket)
-            reply = _Reply(self._model, chat.question.settings.image, self._write_png)
-            if chat.stream:
-                await _send_stream(reply, first, listener, ticket, send)
-            else:
-                await _send_whole(reply, first, listener, ticket, send)
-        finally:
-            listener.close()
-            ticket.cancel()
+            raise _sent_away(busy) from None
+        # The first event decides the status: what cannot be answered at all is an error, not a stream.
+        first = await listener.next(ticket)
+        reply = _Reply(self._model, chat.question, self._provenance)
+        if chat.stream:
+            await _send_stream(reply, first, listener, ticket, send)
+        else:
+            await _send_whole(reply, first, listener, ticket, send)
+
+
+def _sent_away(busy: EngineBusyError) -> _Refusal:
+    status, code = (429, "too_many_requests") if busy.own_fault else (503, "busy")
+    return _Refusal(status, str(busy), code, later=busy.retry_after)
 
 
 class _Listener:
@@ -179,6 +217,7 @@ class _Listener:
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self._watch = asyncio.create_task(self._wait_for_leave(receive))
+        self.left = False
 
     def tell(self, event: Event) -> None:
         """Take an event; called from any thread."""
@@ -208,24 +247,33 @@ class _Listener:
     async def _wait_for_leave(self, receive: Receive) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        self.left = True
         self._events.put_nowait(None)
 
 
 class _Reply:
     """The parts of an answer in the forms of the interface."""
 
-    def __init__(self, model: str, sampling: ImageSampling, write_png: WritePng) -> None:
-        self._sampling = sampling
+    def __init__(self, model: str, question: Question, provenance: Provenance) -> None:
+        self._question = question
+        self._provenance = provenance
+        self._record: PictureRecord | None = None
+        self._n_pictures = 0
         self._head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
-        self._write_png = write_png
 
     async def part(self, event: TextPart | PicturePart) -> dict[str, Any]:
         """Return a part as a content part."""
         if isinstance(event, TextPart):
             return {"type": "text", "text": event.text}
+        number, self._n_pictures = self._n_pictures, self._n_pictures + 1
         if event.image is None:
             return {"type": "text", "text": WITHHELD}
-        return await run_in_threadpool(image_part, event.image, event.seed, self._sampling, self._write_png)
+        return await run_in_threadpool(self._picture, event.image, number)
+
+    def _picture(self, image: Image.Image, number: int) -> dict[str, Any]:
+        if self._record is None:
+            self._record = self._provenance.record(self._question.settings, prompt_of(self._question.messages))
+        return image_part(image, replace(self._record, picture=number))
 
     def chunk(self, delta: dict[str, Any], finish: str | None = None, usage: Usage | None = None) -> bytes:
         """Return one event of a stream."""
@@ -309,6 +357,12 @@ def _later(event: Failed) -> int:
 
 def _client(scope: Scope) -> str:
     return (scope.get("client") or ("",))[0]
+
+
+def _owner(scope: Scope, user: str) -> str:
+    """Return whose conversation a request goes on with: of one address, one token and one user."""
+    shown = next((value for name, value in scope.get("headers", ()) if name.lower() == b"authorization"), b"")
+    return hashlib.sha256(repr((_client(scope), shown, user)).encode()).hexdigest()
 
 
 def _sse(data: str) -> bytes:

@@ -6,14 +6,16 @@ import base64
 import html
 import queue
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from io import BytesIO
 
 from PIL import Image
 
 from mmi.config import ConfigError
 from mmi.serving.answering import Answerer
-from mmi.serving.conversation import Part
+from mmi.serving.cancelling import stop_if, stopped_between_layers
+from mmi.serving.conversation import Readable
 from mmi.serving.engine import Ticket
 from mmi.serving.events import Event, Failed
 
@@ -41,8 +43,17 @@ class Overlay:
         # A number would be taken for a position; the first word needs no name.
         return [word for place, word in enumerate(words) if place == 0 or not word.isdigit()]
 
-    def show(self, before: Sequence[Part], answer: str, word: str | None, layer: str, head: str, client: str) -> str:
-        """Return an image element: the context pictures with sampling points on them.
+    def show(
+        self,
+        before: Sequence[Readable],
+        answer: str,
+        word: str | None,
+        layer: str,
+        head: str,
+        client: str,
+        begun: Callable[[Ticket], None] = lambda ticket: None,
+    ) -> str | None:
+        """Return an image element: the context pictures with sampling points on them; None if it was given up.
 
         Args:
             before: What the answer was given to.
@@ -51,6 +62,7 @@ class Overlay:
             layer: One of ``layers``.
             head: One of ``heads``.
             client: Who asks.
+            begun: Told the ticket by which it may be given up, while it waits and while it is computed.
 
         Raises:
             ConfigError: If there is nothing to show.
@@ -62,13 +74,16 @@ class Overlay:
             raise ConfigError("there is no picture to look at; add one and ask again.")
         number = None if head == _ALL_HEADS else int(head.removeprefix("head "))
         found: list[str] = []
+        generator = self._answerer.generator
 
         def work(ticket: Ticket) -> Event:
             from mmi.inspection.looking import look
 
             prompt = [part if isinstance(part, str) else part.image for part in before]
             first = not word or word.isdigit()
-            looks = look(self._answerer.generator, prompt, None if first else word, answer=answer)
+            with stopped_between_layers(generator.network, ticket.should_stop):
+                looks = look(generator, prompt, None if first else word, answer=answer)
+            stop_if(ticket.should_stop)
             image = looks.overview() if layer == _EVERY_LAYER else looks.picture(head=number)
             told = f"Sampling points on the pictures, {looks.moment}"
             found.append(f'<img src="{data_url(image)}" alt="{html.escape(told)}"><p>{html.escape(told)}.</p>')
@@ -76,18 +91,35 @@ class Overlay:
 
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         ticket = self._answerer.engine.submit(work, events.put, client)
+        begun(ticket)
         try:
-            event = events.get(timeout=self._answerer.limits.request_seconds)
-        except queue.Empty:
-            raise ConfigError("the model was busy for too long; try again.") from None
+            event = _wait(events, ticket)
         finally:
             ticket.cancel()
-        if event is not _DONE:
+        if event is not None and event is not _DONE:
             raise ConfigError(event.sentence if isinstance(event, Failed) else "nothing was found.")
-        return found[0]
+        return found[0] if event is not None else None
+
+
+def _wait(events: queue.SimpleQueue[Event], ticket: Ticket) -> Event | None:
+    """Wait for the end; return None if the ticket was given up, of which nothing is told.
+
+    Raises:
+        ConfigError: If it takes too long.
+    """
+    while True:
+        try:
+            return events.get(timeout=_PAUSE)
+        except queue.Empty:
+            if ticket.left:
+                return None
+            # The engine says so itself, unless it is stuck.
+            if time.monotonic() > ticket.deadline + 1.0:
+                raise ConfigError("the model was busy for too long; try again.") from None
 
 
 _DONE = Failed("request", "")
+_PAUSE = 0.1
 
 
 def data_url(image: Image.Image) -> str:

@@ -14,7 +14,7 @@ COUNTERS = {
     "requests": "Requests to the HTTP interface, by route and status.",
     "answers": "Requests for an answer, by how they ended.",
     "prompt_tokens": "Tokens of the contexts that were answered, placeholders of pictures included.",
-    "reused_tokens": "Tokens of those contexts that had been read for an earlier turn.",
+    "reused_tokens": "Tokens of those contexts that had been read for an earlier turn and were not read again.",
     "text_tokens": "Tokens written.",
     "pictures": "Pictures drawn.",
     "flagged_pictures": "Pictures held back by the safety checker.",

@@ -14,11 +14,12 @@ import gradio as gr  # pyright: ignore[reportMissingImports]
 from mmi.config import ConfigError
 from mmi.models.generation import GenerationSettings
 from mmi.serving.answering import Answerer
-from mmi.serving.conversation import Message, Part, Question
+from mmi.serving.conversation import Message, Part, Question, Withheld, prompt_of
 from mmi.serving.engine import EngineBusyError
-from mmi.serving.events import Event
+from mmi.serving.events import WITHHELD, Event
 from mmi.serving.looking import Overlay, data_url
-from mmi.serving.uploads import UploadError
+from mmi.serving.pngs import Provenance
+from mmi.serving.uploads import Picture, UploadError
 from mmi.serving.visits import GrowingAnswer, Visit, Visits
 
 _CSS = """
@@ -28,6 +29,11 @@ footer { display: none !important; }
 #pending img { height: 72px; border-radius: 6px; margin-right: 8px; vertical-align: middle; }
 #overlay img { max-width: 100%; }
 #notes { font-size: .85rem; opacity: .85; }
+"""
+_SMALL = 256
+# Drawn pictures are files as they were drawn; a browser would blur small ones.
+_SMALL_DRAWINGS = f"""\
+#conversation img[alt$="drawn by the model"] {{ width: {_SMALL}px; image-rendering: pixelated; }}
 """
 _NOTHING = "Write something or add a picture first."
 
@@ -68,6 +74,7 @@ class Page:
         answerer: Answers.
         settings: How, where the page's controls do not say.
         visits: Those who have it open.
+        provenance: Of drawn pictures, which their files tell.
         facts: What it says of itself.
         wording: What a text is put into, with ``{question}``.
     """
@@ -77,6 +84,7 @@ class Page:
         answerer: Answerer,
         settings: GenerationSettings,
         visits: Visits,
+        provenance: Provenance,
         facts: PageFacts,
         wording: str = "{question}",
     ) -> None:
@@ -84,6 +92,7 @@ class Page:
         self._limits = answerer.limits
         self._settings = settings
         self._visits = visits
+        self._provenance = provenance
         self._facts = facts
         self._wording = wording
         self._overlay = Overlay(answerer)
@@ -159,7 +168,9 @@ class Page:
     @property
     def css(self) -> str:
         """Its style."""
-        return _CSS
+        decoder = self._answerer.generator.network.image_decoder
+        small = decoder is not None and decoder.config.image_size < _SMALL
+        return _CSS + (_SMALL_DRAWINGS if small else "")
 
     def _overlay_panel(self) -> tuple[Any, ...]:
         gr.Markdown(
@@ -227,7 +238,7 @@ class Page:
             return
         visit.pending = []
         visit.messages.append(message)
-        answer = GrowingAnswer()
+        answer = GrowingAnswer(self._provenance.record(chosen, prompt_of(question.messages)), visit.records)
         try:
             yield self._state(visit, answer, "Waiting for the model.")
             while not answer.ended:
@@ -256,7 +267,7 @@ class Page:
         elif answer.failed is not None:
             # Nothing was answered: as before, for another try.
             message = visit.messages.pop()
-            visit.pending = [part for part in message.parts if not isinstance(part, str)]
+            visit.pending = [part for part in message.parts if isinstance(part, Picture)]
             return self._refused(visit, said, answer.failed)
         if answer.failed is not None:
             gr.Warning(answer.failed)
@@ -278,11 +289,11 @@ class Page:
         try:
             if before is None:
                 raise ConfigError("There is no answer in words yet; ask something first.")
-            picture = self._overlay.show(before[0], before[1], word, layer, head, visit.session)
+            picture = self._overlay.show(before[0], before[1], word, layer, head, visit.session, visit.look)
         except (ConfigError, EngineBusyError) as error:
             gr.Warning(str(error))
             return "", self._status(str(error), problem=True)
-        return picture, self._status("Ready.")
+        return picture or "", self._status("Stopped." if picture is None else "Ready.")
 
     def _stop(self, request: gr.Request) -> str:
         self._visits.of(_session(request)).stop()
@@ -341,6 +352,9 @@ class Page:
         for part in parts:
             if isinstance(part, str):
                 content.append(part)
+                continue
+            if isinstance(part, Withheld):
+                content.append(WITHHELD)
                 continue
             number += 1
             alt = f"Picture {number} drawn by the model" if role == "assistant" else f"Picture {number} you sent"

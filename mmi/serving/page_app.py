@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from mmi.serving.access import refuse
 from mmi.serving.limits import Limits
+from mmi.serving.private_folders import owned_folder
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,23 +39,20 @@ _CLOSED = (
 def private_folder() -> Iterator[Path]:
     """Give the page library a folder of its own for uploads, and switch off what it would tell others.
 
-    To be entered before the library is imported; the folder is deleted at the end.
+    To be entered before the library is imported; the folder is deleted at the end, see `owned_folder`.
     """
-    import shutil
-
-    folder = Path(mkdtemp(prefix="mmi-demo-"))
-    before = {name: os.environ.get(name) for name in (_UPLOAD_FOLDER, *_OFF)}
-    os.environ[_UPLOAD_FOLDER] = str(folder)
-    os.environ.update(dict.fromkeys(_OFF, "False"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+    with owned_folder() as folder:
+        before = {name: os.environ.get(name) for name in (_UPLOAD_FOLDER, *_OFF)}
+        os.environ[_UPLOAD_FOLDER] = str(folder)
+        os.environ.update(dict.fromkeys(_OFF, "False"))
+        try:
+            yield folder
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
 
 
 def build_page_app(page: Page, limits: Limits) -> ASGIApp:
@@ -80,7 +77,7 @@ def build_page_app(page: Page, limits: Limits) -> ASGIApp:
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
         css=page.css,
     )
-    return NoFetching(app, limits.body_bytes)
+    return NoFetching(app, limits)
 
 
 class NoFetching:
@@ -88,12 +85,13 @@ class NoFetching:
 
     Args:
         app: The page.
-        body_bytes: Most bytes of a request that is looked through.
+        limits: Most bytes of an upload, and of any other request, which holds no pictures.
     """
 
-    def __init__(self, app: ASGIApp, body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, limits: Limits) -> None:
         self._app = app
-        self._body_bytes = body_bytes
+        self._body_bytes = limits.body_bytes
+        self._json_bytes = limits.json_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -112,8 +110,11 @@ class NoFetching:
         if scope["method"] != "POST" or door.startswith("upload"):
             await self._app(scope, receive, send)
             return
-        body = await _whole_body(receive, self._body_bytes)
-        if body is None or _names_address(body):
+        body = await _whole_body(receive, self._json_bytes)
+        if body is None:
+            await refuse(send, 413, f"A request of this page may have {self._json_bytes} bytes.", "over_limit")
+            return
+        if _names_address(body):
             await refuse(send, 403, "This page fetches nothing from other places.", "no_fetching")
             return
         told = False

@@ -22,26 +22,11 @@ from mmi.models.generation import DrawProgress, GenerationSettings, InterleavedS
 from mmi.models.image_sampling import ImageSampling, Progress
 from mmi.models.text_decoding import TextDecoding
 from mmi.serving.cancelling import numbered, stop_if, watched
-from mmi.serving.items import (
-    Cancelled,
-    ContextFullError,
-    GenerationCancelled,
-    OnText,
-    SessionError,
-    SessionItem,
-)
+from mmi.serving.items import Cancelled, ContextFullError, GenerationCancelled, OnText, SessionError, SessionItem
 from mmi.serving.stretch import Stretch, encoder_pixels, next_stretch
 from mmi.serving.text_stream import TextStream
 
-__all__ = [
-    "Cancelled",
-    "ContextFullError",
-    "GenerationCancelled",
-    "OnText",
-    "Session",
-    "SessionError",
-    "SessionItem",
-]
+__all__ = ["Cancelled", "ContextFullError", "GenerationCancelled", "OnText", "Session", "SessionError", "SessionItem"]
 
 
 class Session:
@@ -235,8 +220,8 @@ class Session:
             GenerationCancelled: If ``cancelled`` said so; pieces yielded before stay.
         """
         own = self.settings if settings is None else settings
-        if settings is not None:
-            self._random = torch.Generator(device=self.generator.device).manual_seed(settings.seed)
+        # Random numbers start anew with the first piece, and only if that comes.
+        anew = None if settings is None else torch.Generator(device=self.generator.device).manual_seed(settings.seed)
         first = own.seed + (self.n_drawn if settings is None else 0)
         can_draw = self.generator.network.image_decoder is not None
         n_drawn = 0
@@ -244,13 +229,17 @@ class Session:
             if not self._expects_image:
                 must_draw = can_draw and n_drawn < own.min_images
                 with self._whole_or_nothing(cancelled):
+                    self._random, anew = anew or self._random, None
                     text = self._write(own.text, on_text, cancelled, may_end=not must_draw)
                     self._expects_image |= must_draw
                 if text:
                     yield text
             if not self._expects_image or n_drawn == own.max_images:
                 return
-            yield self.ask_image(own.image, first + n_drawn, numbered(progress, n_drawn), cancelled)
+            with self._whole_or_nothing(None):
+                self._random, anew = anew or self._random, None
+                picture = self.ask_image(own.image, first + n_drawn, numbered(progress, n_drawn), cancelled)
+            yield picture
             n_drawn += 1
 
     def fork(self) -> Session:
@@ -269,9 +258,7 @@ class Session:
         What follows is the same up to rounding. Forks that share what was computed keep it.
         """
         if self._forgotten is None and self.token_ids:
-            pictures = [item for item in self._items[: self._n_read] if not item.is_text]
-            views = [encoder_pixels(self.generator, item) for item in pictures]
-            self._forgotten = Stretch(self.token_ids, self._known_starts(), views)
+            self._forgotten = self._to_read_again(self.token_ids, self._known_starts())
             self._state = InterleavedState(self.generator.network)
 
     def save(self, folder: str | Path) -> None:
@@ -312,9 +299,7 @@ class Session:
         if len(saved.random_state) == len(session._random.get_state()):
             session._random.set_state(saved.random_state)
         if saved.ids:
-            pictures = [item for item in saved.items[: saved.n_read] if not item.is_text]
-            views = [encoder_pixels(generator, item) for item in pictures]
-            session._forgotten = Stretch(saved.ids, saved.image_starts, views)
+            session._forgotten = session._to_read_again(saved.ids, saved.image_starts)
         return session
 
     def _write(
@@ -381,6 +366,10 @@ class Session:
         unread = self._unread if self.token_ids else [self.generator.tokenizer.special.bos]
         known, pending = self._items[: self._n_read], self._items[self._n_read :]
         return next_stretch(self.generator, known, pending, unread, picture_begun=self._picture_begun)
+
+    def _to_read_again(self, ids: list[int], starts: list[int]) -> Stretch:
+        pictures = [item for item in self._items[: self._n_read] if not item.is_text]
+        return Stretch(ids, starts, [encoder_pixels(self.generator, item) for item in pictures])
 
     def _known_starts(self) -> list[int]:
         """Return where the pictures among them begin."""

@@ -18,6 +18,7 @@ from PIL import Image
 from mmi.config import ConfigError
 from mmi.data.document import ImageItem
 from mmi.data.images import ImageError, open_rgb
+from mmi.serving.pngs import PictureRecord, write_png
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "MPO", "AVIF")
 """Formats that are read; of several frames the first."""
@@ -144,16 +145,20 @@ class UploadFolders:
             self._uploads.setdefault(upload, set()).add(session)
         return picture
 
-    def save(self, session: str, image: Image.Image) -> Path:
+    def save(self, session: str, image: Image.Image, record: PictureRecord | None = None) -> Path:
         """Write a picture as PNG under a name that cannot be guessed.
 
         Args:
             session: Whose picture it is.
-            image: Only its pixels are written.
+            image: Of what was sent only pixels are written.
+            record: How it was drawn, if the model did; its file then says so.
         """
         folder = self._use(session)
         path = folder / f"{secrets.token_hex(8)}.png"
-        _write_plain(image, path)
+        if record is None:
+            _write_plain(image, path)
+        else:
+            write_png(image, path, record)
         return path
 
     def delete(self, session: str) -> None:

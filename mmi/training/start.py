@@ -53,11 +53,15 @@ def load_start(network: MMInterleaved, source: str, fresh: Sequence[str] = ()) -
             places = {name: name for name in stored.keys()} | tied  # noqa: SIM118 - no mapping
             shapes = {name: tuple(stored.get_slice(at).get_shape()) for name, at in places.items()}
             new, unused = _matching(fresh, {*shapes, *state}, source)
+            absent = {name for name in new if name in state and name not in shapes}
             shapes = {name: shape for name, shape in shapes.items() if name not in new}
             left_out = _names_left_out(shapes, state, network.image_decoder is None)
-            as_built = _names_as_built(shapes, state) | (new & set(state))
+            added = _names_as_built(shapes, state)
+            as_built = added | (new & set(state))
             others = {name: tensor for name, tensor in state.items() if name not in as_built}
-            frozen, doubt = _frozen(network, shapes, manifest.frozen, others, place, source)
+            # The hash of what the source left out is over all of it, parts that stay as built anyway included.
+            spared = {name: state[name] for name in absent - added}
+            frozen, doubt = _frozen(network, shapes, manifest.frozen, others, spared, place, source)
             as_built |= frozen
             layout = stored_layout(network, shapes)
             expected = {name: tensor for name, tensor in layout.items() if name not in as_built}
@@ -123,12 +127,14 @@ def _frozen(
     found: Collection[str],
     left_out: Mapping[str, Any],
     others: Mapping[str, Tensor],
+    spared: Mapping[str, Tensor],
     place: Path,
     source: str,
 ) -> tuple[set[str], str]:
     """Return the frozen tensors that the source left out and the configured weights have given already.
 
-    Only tensors of backbones are among them, so that a trained one that is missing is told.
+    Only tensors of backbones are among them, so that a trained one that is missing is told. Those that
+    ``run.start_fresh`` spares are not among them, but may be needed to prove the others.
 
     Returns:
         Their names, and a remark if nothing proves that they are those the source was trained with.
@@ -140,13 +146,26 @@ def _frozen(
     from_where = {name: weights[id(p)] for name, p in parameters if id(p) in weights}
     given = {name: tensor for name, tensor in others.items() if name in from_where}
     missing = {name for name in given if name not in found}
+    fresh = {name: tensor for name, tensor in spared.items() if name in from_where}
+    if not missing and fresh:
+        return set(), ""  # none of what was left out is asked for
     same_form = _language_form(place) in (None, network.config.language.weights_dtype)
     doubt = "" if same_form else "; not compared with the source's, which are in another number format"
-    if network.image_decoder is None and len(missing) < left_out["n_tensors"]:
+    if network.image_decoder is None and len(missing) + len(fresh) < left_out["n_tensors"]:
         # The hash is over the image decoder's too, which are not here.
         doubt = "; not compared with the source's, whose hash is over the image decoder's too"
     else:
-        rebuilt(found, left_out, given, source, prove=same_form)
+        try:
+            rebuilt(found, left_out, {**given, **fresh}, source, prove=same_form)
+        except CheckpointError as error:
+            if not fresh:
+                raise
+            raise CheckpointError(
+                f"run.start_from: {source} leaves out {left_out['n_tensors']} frozen tensors with one hash over all of "
+                f"them; run.start_fresh keeps {len(fresh)} of them as built (such as {min(fresh)}), and with what the "
+                f"configured weights give for these nothing proves the other {len(missing)}: restore the weights "
+                "(vision.trunk, language, image_decoder) it was trained on, or train it with run.trainable_only: false."
+            ) from error
     random = [name for name in missing if from_where[name] is None]
     if doubt and random:
         raise CheckpointError(

@@ -173,7 +173,8 @@ def test_a_setting_that_another_cannot_do_without_is_kept(root):
 
 
 def test_names_of_cells_are_names_of_files(root):
-    given = '"model.optimizer.betas": [0.9, 0.98], model.loss.image_weight: 100.0, data.train: {"a/b": {path: x}}'
+    given = '"model.optimizer.betas": [0.9, 0.98], model.loss.image_weight: 100.0, data.train: '
+    given += '{"a/b": {format: folder, path: x}}'
     edit(root / "tokens" / "experiment.yaml", f"{TOKENS}: 2", given)
     cell = cells_of(read_experiment(root / "tokens", "small"))[1][1][0]
     assert cell.id == f"train_image_weight-100_betas-0.9+0.98_seed-0-{cell.config_hash[:8]}"
@@ -191,6 +192,18 @@ def test_names_of_cells_are_names_of_files(root):
         (f"{TOKENS}.x: 2", "is 4, not a mapping"),
         ("run.name: mine", "run.name is set by mmi ablate itself; take it out of set."),
         ("seed_everything: 3", "seed_everything is set by mmi ablate itself"),
+        (
+            "data.train.conversatoins: {weight: 2}",
+            "data.train.conversatoins has neither format nor path, so no config knows that source; did you mean "
+            "conversations?",
+        ),
+        ("data.train.new: {format: vqqa, path: x}", "data.train.new.format"),
+        (
+            "data.train.new: {format: vqa, path: x, wieght: 2}",
+            "unknown key data.train.new.wieght; did you mean weight?",
+        ),
+        ("data.train.new: {format: vqa, path: x, weight: -1}", "data.train.new: weight of source x is -1"),
+        ("data.val: [a]", "data.val is ['a']; expected sources by name."),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_sentence_with_row_and_config(root, setting, sentence):

@@ -46,7 +46,7 @@ def test_a_page_is_whole_and_self_contained_and_usable(means):
 def test_a_page_shows_plots_verdicts_and_where_it_comes_from():
     page = page_of(lambda of: {row.label: SCORES for row in of.rows}, seeds=(0,))
     assert len(page.all("svg")) == 2
-    for words in ("Preliminary: every row has one seed.", "undecided (preliminary)", "warm start", "22.5"):
+    for words in ("Preliminary: every row has one seed.", "undecided (preliminary: one seed)", "warm start", "22.5"):
         assert words in page.text
     assert "mmi ablate tokens --scale small" in page.text
 
@@ -75,6 +75,7 @@ def test_the_overview_names_experiments_that_were_not_run(root):
     assert "table 5a" in tokens
     assert "not run" in tokens
     assert "[loss_weights](loss_weights/README.md)" in weights
+    assert "would be written by `mmi ablate loss_weights --scale small`" in weights
 
 
 def test_the_overview_counts_cells_and_verdicts_and_keeps_prose(root):

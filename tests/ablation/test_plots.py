@@ -137,3 +137,9 @@ def test_labels_are_escaped():
 def test_columns_of_cider_are_no_percent():
     (plot,) = drawn(replace(TOKENS, columns=(CIDER,)))
     assert "CIDEr (x100)" in plot.svg.text
+
+
+def test_rows_that_are_not_drawn_are_told_apart_though_their_names_have_commas():
+    of = experiment()
+    (plot, *_) = draw(measured(of, {of.rows[0].label: {"print": 0.6, "cider": 1.0, "loss": 0.2}}))
+    assert f"Not drawn, without a score: {'; '.join(row.label for row in of.rows[1:])}." in plot.notes

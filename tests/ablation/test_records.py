@@ -156,6 +156,32 @@ def test_a_damaged_record_is_one_sentence_with_its_file(place, old, new, sentenc
     assert str(file) in str(caught.value)
 
 
+def test_a_failure_that_another_command_mends_meanwhile_is_found_finished(place, monkeypatch):
+    store, (cell, _) = place
+    failed = store.save(record_of(cell, status="failed", error="out of memory", scores={}, samples={}))
+    is_file = Path.is_file
+
+    def mended_after_a_look(path):
+        there = is_file(path)
+        if there and path == failed:
+            store.save(record_of(cell))
+        return there
+
+    monkeypatch.setattr(Path, "is_file", mended_after_a_look)
+    found = store.find(cell)
+    assert found is not None
+    assert found.is_finished
+
+
+def test_a_torn_record_names_the_run_folder_that_would_be_found_again(place):
+    store, (cell, _) = place
+    store.save(record_of(cell)).write_text("{")
+    for read in (lambda: store.find(cell), lambda: store.of("toy")):
+        with pytest.raises(ConfigError) as caught:
+            read()
+        assert f"write it anew from its run folder {store.runs / 'toy' / cell.id}" in str(caught.value)
+
+
 def test_a_write_that_fails_leaves_the_record_that_was_there(place, monkeypatch):
     store, (cell, _) = place
     before = record_of(cell)

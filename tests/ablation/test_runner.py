@@ -25,10 +25,10 @@ from mmi.ablation import gathering, warm
 from mmi.ablation.cell_commands import RunOptions, cell_folder, evaluate_words, fit_words
 from mmi.ablation.experiment import read_experiment
 from mmi.ablation.gathering import Progress
-from mmi.ablation.matrix import PlannedCell, plan
+from mmi.ablation.matrix import Cell, PlannedCell, plan
 from mmi.ablation.measuring import Load
 from mmi.ablation.recipe import Column, read_recipe
-from mmi.ablation.records import Store, hash_ids
+from mmi.ablation.records import CellRecord, Store, hash_ids
 from mmi.ablation.runner import Outcome, prepare_recipes, run_cells
 from mmi.checkpoints.storage import MODEL, read_manifest
 
@@ -80,8 +80,11 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def place(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)  # the stand-in has to come first
     write_toy_ablation(tmp_path)
     shutil.copytree(template, tmp_path / "template")
+    for file in tmp_path.glob("template/evaluations/vqav2/*/evaluation.json"):
+        file.write_text(file.read_text().replace('"label": "vqav2"', '"label": "micro_quiz"'))  # a column of the recipe
     (tmp_path / "mmi").mkdir()
     (tmp_path / "mmi/__init__.py").touch()
     (tmp_path / "mmi/cli.py").write_text(STAND_IN)
@@ -292,6 +295,115 @@ def test_a_record_holds_scores_of_these_weights_their_samples_cost_gates_and_no_
     assert record.cost.steps == 40
     assert record.cost.evaluate_seconds == 2.0
     assert set(record.environment) == {"versions", "processor", "cores", "threads", "device", "commit", "dirty"}
+
+
+class FinishedByTheOther(Store):
+    """A store whose second look at a cell finds what another command has written since the first."""
+
+    def __init__(self, root: str, text: str = "") -> None:
+        super().__init__(root)
+        self.text, self.looks = text, 0
+
+    def find(self, cell: Cell) -> CellRecord | None:
+        self.looks += 1
+        if self.looks == 2:
+            record = gathering.failure(cell, Path("nowhere"), self.text or "none", None, Progress())
+            self.save(record if self.text else replace(record, status="finished", error=""))
+        return super().find(cell)
+
+
+@pytest.mark.parametrize("text", ["", "out of memory"], ids=["finished", "failed"])
+def test_a_cell_that_another_command_ends_between_two_looks_counts_once(place: Path, text: str) -> None:
+    (one, *_) = planned_cells()
+    assert prepare_recipes([one.cell.recipe], RunOptions("small", tracking="off"), print) == {}
+    before, said = len(diary()), []
+    store = FinishedByTheOther("experiments", text)
+    outcome = run_cells([one], store, RunOptions("small", tracking="off"), lambda _: None, said.append)
+    assert (outcome.found, len(outcome.failed)) == ((0, 1) if text else (1, 0))
+    assert len(diary()) == before
+    assert not any("in the hands of others" in line for line in said)
+
+
+def test_a_failure_that_another_command_has_retried_meanwhile_is_not_tried_a_third_time(place: Path) -> None:
+    (one, *_) = planned_cells()
+    assert prepare_recipes([one.cell.recipe], RunOptions("small", tracking="off"), print) == {}
+    before = len(diary())
+    Store("experiments").save(gathering.failure(one.cell, Path("nowhere"), "out of memory", None, Progress()))
+    store = FinishedByTheOther("experiments", "out of memory again")
+    chosen = RunOptions("small", tracking="off", retry_failed=True)
+    outcome = run_cells([one], store, chosen, lambda _: None, print)
+    assert [record.error for record in outcome.failed] == ["out of memory again"]
+    assert len(diary()) == before
+
+
+@pytest.mark.parametrize("broken", ["the note", "the tracker"])
+def test_a_cell_is_finished_whatever_becomes_of_the_tracker(
+    place: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def no_note(*_: object) -> None:
+        raise ValueError("a note that cannot be made")
+
+    if broken == "the note":
+        monkeypatch.setattr("mmi.ablation.runner.tracking_note", no_note)
+    (one, *_) = planned_cells()  # the stand-in for this package has no tracker, so its process ends with an error
+    outcome, said = run([one], tracking="offline")
+    assert [record.cell for record in outcome.finished] == [one.cell.id]
+    assert outcome.is_complete
+    found = Store("experiments").find(one.cell)
+    assert found is not None
+    assert found.is_finished
+    note = cell_folder(Path("runs/ablation"), one.cell) / "tracking-failed.txt"
+    (told,) = (line for line in said if "could not be tracked" in line)
+    reason = note.read_text().strip()
+    assert reason in told
+    assert ("ValueError: a note" if broken == "the note" else "exit code 1") in reason
+    assert said.index("table") < said.index(told), "the table does not wait for the tracker"
+
+
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [
+        (Column("a", "a", "gqa", "accuracy"), "no scores of the task gqa"),
+        (
+            Column("a", "a", "coco_caption", "cider", condition="blank"),
+            "no scores of coco_caption under the condition blank, only trained, untrained",
+        ),
+        (Column("a", "a", "micro_quiz", "acuracy"), 'no score "acuracy" of micro_quiz (did you mean accuracy'),
+        (Column("a", "a", "coco_caption", "tag/small print"), 'no score "tag/small print" of coco_caption'),
+    ],
+    ids=["task", "condition", "score", "no groups at all"],
+)
+def test_a_cell_without_the_score_of_a_column_has_failed_and_can_be_asked_again(
+    place: Path, column: Column, what: str
+) -> None:
+    (one, *_) = planned_cells()
+    asked = one.cell.recipe.evaluation
+    assert asked is not None
+    recipe = replace(
+        one.cell.recipe,
+        columns={**one.cell.recipe.columns, "a": column},
+        evaluation=replace(asked, labels=("micro_quiz", "coco_caption")),
+    )
+    odd = replace(one, cell=replace(one.cell, recipe=recipe))
+    outcome, _ = run([odd])
+    (failed,) = outcome.failed
+    folder = str(cell_folder(Path("runs/ablation"), one.cell))
+    assert what in failed.error
+    assert "which column a of recipe toy needs" in failed.error
+    assert f"after removing {folder} trains again too." in failed.error
+    before = len(diary())
+    outcome, _ = run([one], retry_failed=True)
+    assert len(outcome.finished) == 1
+    assert diary()[before:] == [f"evaluate {one.cell.id}"], "training was done, asking was not"
+
+
+def test_a_group_of_questions_that_the_test_set_has_not_is_no_failure(place: Path) -> None:
+    (one, *_) = planned_cells()
+    column = Column("a", "a", "micro_quiz", "tag/by colour")
+    recipe = replace(one.cell.recipe, columns={**one.cell.recipe.columns, "a": column})
+    outcome, _ = run([replace(one, cell=replace(one.cell, recipe=recipe))])
+    assert outcome.is_complete
+    assert any(name.startswith("tag/") for name in outcome.finished[0].scores["micro_quiz"]["trained"])
 
 
 def written(folder: Path, *, ended: list[float | None]) -> Path:

@@ -13,7 +13,7 @@ from ablation.toy_results import ACCURACY, CIDER, COLUMNS, experiment, measured,
 from mmi.ablation.blocks import BEGIN, END, write_block
 from mmi.ablation.experiment import read_experiment
 from mmi.ablation.matrix import cells_of
-from mmi.ablation.records import Store
+from mmi.ablation.records import Store, WarmStart
 from mmi.ablation.tables import markdown, results_tree, write_results
 from mmi.ablation.verdicts import judge
 
@@ -53,7 +53,41 @@ def test_a_table_without_a_cell_says_so_everywhere(toy):
     assert tree["cells"] == {"planned": 8, "finished": 0, "failed": 0}
     assert tree["verdicts"]["not run"] == 1
     assert "0 of 8 cells have finished" in results(of, "md")
-    assert "*not run*" in results(of, "md")
+
+
+def test_a_page_without_a_cell_says_what_to_run_and_has_no_empty_table(toy):
+    of, store = toy
+    weights = read_experiment(store.root / "loss_weights", "small")
+    save(weights, store, [cell for _, cells in cells_of(weights) for cell in cells][:1])
+    alone = replace(of, rows=of.rows[:2], claims=())
+    write_results(alone, store)
+    text, page = results(of, "md"), results(of, "html")
+    assert "no such score" not in text
+    assert "|" not in text, "neither a table nor a row of one"
+    assert "<svg" not in page
+    assert "<table" not in page
+    for words in (
+        "Can MMFS replace visual tokens?",
+        "mmi ablate tokens --scale small",
+        "one thread of a CPU",
+        "4 cells of 2 minutes each, about 8 minutes one after the other, as other cells of the recipe took",
+        "visual tokens 2, MMFS with",
+        "quiz (%)",
+    ):
+        assert words in text
+        assert words in page
+
+
+def test_without_a_finished_cell_of_the_recipe_the_time_is_a_limit_and_failures_are_shown(toy):
+    of, store = toy
+    (_, (cell, *_)), *_ = cells_of(of)
+    save(of, store, [cell], status="failed", error="the loss became NaN")
+    write_results(of, store)
+    text = results(of, "md")
+    assert "about how long: 8 cells of at most 5 minutes each" in text
+    assert "claims it would judge: Table 5a: better" in text
+    assert "the loss became NaN" in text
+    assert "not run" not in text
 
 
 def test_finished_failed_and_missing_cells_are_told_apart(toy):
@@ -196,6 +230,23 @@ def test_columns_of_other_scales_and_cost_and_gates_are_told():
     json.dumps(results_tree(made, judge(made)), allow_nan=False)
 
 
+def test_a_newcomer_reads_the_answer_first_and_what_its_words_mean():
+    of = experiment()
+    text = text_of(measured(of, {ON: SCORES, OFF: {**SCORES, "print": 0.1}}))
+    answer, scores, claims, made = map(
+        text.index, ("Claims, each in each of its columns: ", "## Scores", "## Claims", "## How it was made")
+    )
+    assert answer < scores < claims < made
+    assert "19 of 20 such intervals hold the true mean" in text[scores:claims]
+    assert "these cells cannot tell which row is better" in text[claims:made]
+
+
+def test_lines_that_were_not_run_are_explained_once():
+    text = text_of(measured(experiment(), {ON: SCORES}))
+    assert text.count("*not run*") > 3
+    assert text.count("o seed has finished for both rows") == 1
+
+
 def test_records_of_two_warm_starts_are_not_passed_over():
     of = experiment()
     made = measured(of, {ON: SCORES, OFF: SCORES})
@@ -207,6 +258,44 @@ def test_records_of_two_warm_starts_are_not_passed_over():
     text = text_of(replace(made, rows=rows))
     assert "ffffffffffff" in text
     assert text.count("(3 of 6 cells)") == 2
+    assert "Caution" not in text, "other settings, the same weights"
+
+
+def test_a_table_of_one_seed_is_marked_in_its_titles_and_first_line(toy):
+    of, store = toy
+    one_seed = [cells[0] for _, cells in cells_of(of)]
+    save(of, store, one_seed)
+    write_results(of, store)
+    text = results(of, "md")
+    assert text.startswith("# Visual tokens with and without MMFS: small, preliminary\n")
+    assert "\n**Preliminary: every row has one seed. 4 of 8 cells have finished.**\n" in text
+    assert "## Scores, small scale, preliminary" in text
+    assert "## Claims, preliminary" in text
+    assert "(preliminary: one seed)" in text
+    assert "<title>Visual tokens with and without MMFS: small, preliminary</title>" in results(of, "html")
+    assert "\n## Small, preliminary\n" in (of.folder / "README.md").read_text(encoding="utf-8")
+    save(of, store, [cell for _, cells in cells_of(of) for cell in cells])
+    write_results(of, store)
+    for name in (of.folder / "results/small.md", of.folder / "README.md"):
+        assert "preliminary" not in name.read_text(encoding="utf-8").casefold()
+
+
+def test_a_claim_over_rows_of_other_starting_weights_has_a_caution_below_it():
+    of = experiment()
+    made = measured(of, {ON: SCORES, OFF: SCORES})
+    assert not any(one.caution for one in judge(made))
+    for start, words in ((None, "no warm start"), (WarmStart("a" * 64, "d" * 64, 200), "weights dddddddddddd")):
+        changed = {
+            seed: replace(found, warm_start=start, cell=f"other {seed}") if seed == 1 else found
+            for seed, found in made.rows[0].finished.items()
+        }
+        apart = replace(made, rows=(replace(made.rows[0], finished=changed), *made.rows[1:]))
+        judged = judge(apart)
+        text = text_of(apart)
+        said = f"its rows started from different weights (weights bbbbbbbbbbbb and {words})"
+        assert text.count(f"Caution: Table 5a: MMFS helps at few tokens: {said}") == 1, "once for all its columns"
+        assert ("Caution: cells started from 2 different warm starts" in text) is (start is not None)
+        assert said in results_tree(apart, judged)["claims"][0]["caution"]
 
 
 def test_every_column_of_the_experiment_is_there():

@@ -40,7 +40,7 @@ def test_a_row_without_cells_is_not_run():
 
 
 def test_one_seed_is_said_to_be_preliminary():
-    assert judged(GOOD, POOR, seeds=(0,))["print"].words == "holds (preliminary)"
+    assert judged(GOOD, POOR, seeds=(0,))["print"].words == "holds (preliminary: one seed)"
     assert judged(GOOD, POOR)["print"].words == "holds"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 from factories import picture, tiny_config, wake_up
 from PIL import Image
-from PIL.PngImagePlugin import PngImageFile
+from PIL.PngImagePlugin import PngImageFile, PngInfo
+from serving.served import serve_tiny, user
 from tiny_run import write_tiny_run
 
 from mmi.checkpoints.storage import write_checkpoint
@@ -19,9 +21,11 @@ from mmi.commands.png_metadata import read_record
 from mmi.commands.prompt_documents import read_documents
 from mmi.config import CodecConfig
 from mmi.errors import UsageError
+from mmi.inference import Generator
 from mmi.models.build import build_network
 from mmi.models.codec import VAECodec, build_codec
 from mmi.models.image_sampling import ImageSampling, sample_latents
+from mmi.serving.pngs import KEY
 
 FAST = ["--max-new-tokens", "4", "--steps", "2", "--guidance", "2", "--decoding", "sample", "--device", "cpu"]
 RUN = ["generate", "--run", "runs/toy"]
@@ -98,6 +102,32 @@ def test_an_embedded_prompt_is_enough(here, capsys):
     assert [p if isinstance(p, str) else p.size for p in record.prompt] == ["Once", (32, 32), "then"]
     assert main([*RUN, "--from-image", "whole/image-1.png", "--out", "whole-again", "--device", "cpu"]) == 0
     assert "pixel for pixel" in capsys.readouterr().out
+
+
+def entries(path: Path) -> tuple[set[str], dict]:
+    with Image.open(path) as image:
+        assert isinstance(image, PngImageFile)
+        return set(image.text), json.loads(image.text[KEY])
+
+
+def test_a_picture_of_the_server_says_the_same_and_is_drawn_again(here, capsys):
+    out = generated(here, "own", "--embed-prompt")
+    asked = [user("Once", picture(1, 50))]
+    chosen = {"min_images": 2, "max_images": 2, "seed": 5, "max_tokens": 4}
+    with serve_tiny(generator=Generator.load("runs/toy"), embed_prompt=True) as served:
+        later = [*asked, {"role": "assistant", "content": "so"}, user("then")]
+        answers = [served.chat({"messages": messages, **chosen})[2] for messages in (asked, later)]
+    for number, answer in enumerate(answers):
+        last = [part for part in answer["choices"][0]["message"]["content"] if part["type"] == "image_url"][-1]
+        source = here / f"served-{number}.png"
+        source.write_bytes(base64.b64decode(last["image_url"]["url"].partition(",")[2]))
+        mine, theirs = entries(out / "image-2.png"), entries(source)
+        assert mine[0] == theirs[0]
+        assert mine[1].keys() == theirs[1].keys()
+        assert theirs[1]["seed"] == 6
+        assert main([*RUN, "--from-image", str(source), "--out", f"served-{number}", "--device", "cpu"]) == 0
+        assert "pixel for pixel" in capsys.readouterr().out
+    assert {"end": True} in theirs[1]["prompt"]
 
 
 def test_another_picture_than_the_prompts_is_noticed(here, capsys):
@@ -204,6 +234,12 @@ def test_the_picture_to_draw_only_says_where(here):
         ({"image_first": [1, 0]}, "expected a list with one bool"),
         ({"num_iter": 0}, "num_iter is 0"),
         ({"images": ["a.png", 3]}, "images is"),
+        ({"images": 5}, "images is 5"),
+        ({"sentences": None}, "sentences is null"),
+        ({"sentence_ixs": 5}, "sentence_ixs is 5"),
+        ({"multiround_context": [None]}, "multiround_context is [null]"),
+        ({"generate_mode": 5}, "generate_mode is 5"),
+        ({"num_iter": None}, "num_iter is null"),
         ({"num_itr": 3}, 'has the key "num_itr"'),
         ({"generate_mode": "generate_images", "image_first": [True, True]}, "must come last"),
     ],
@@ -213,6 +249,27 @@ def test_a_wrong_sample_is_one_sentence(here, change, sentence):
         official(here, SAMPLE | change)
     assert "sample 0" in str(raised.value)
     assert sentence in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({"image": 5}, "prompt.json: entry 1: image is 5; expected the name of a picture file"),
+        ({"image": None}, "prompt.json: entry 1: image is null"),
+        ({"image": ["a.png"]}, 'prompt.json: entry 1: image is ["a.png"]'),
+        ({"text": 5}, "prompt.json: entry 1: text is 5; expected a text"),
+        ({"text": {"a": 1}}, 'prompt.json: entry 1: text is {"a": 1}'),
+        ({"picture": "a.png"}, "prompt.json: entry 1 is"),
+        (7, "prompt.json: entry 1 is 7"),
+    ],
+    ids=str,
+)
+def test_a_wrong_entry_of_a_prompt_is_one_sentence(here, capsys, entry, sentence):
+    (here / "prompt.json").write_text(json.dumps(["once", entry]))
+    assert main([*RUN, "--document", "prompt.json", "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
 
 
 def test_official_samples_take_turns_and_are_written_with_their_results(here, capsys):
@@ -227,6 +284,47 @@ def test_official_samples_take_turns_and_are_written_with_their_results(here, ca
     assert Image.open(here / "both/1/image-1.png").size == (32, 32)
     assert main([*RUN, "--document", "official.json", "--text", "more"]) == 2
     assert "cannot be added to official samples" in capsys.readouterr().err
+
+
+def test_a_picture_of_an_official_sample_is_drawn_again(here, capsys):
+    texts = SAMPLE | {"multiround_context": ["given instead", ""]}
+    # The same pieces, gone on with in another way.
+    drawn = SAMPLE | {"sentence_ixs": [0, 1], "images": ["a.png", "b.png"], "num_iter": 3}
+    official(here, texts, drawn)
+    options = ["--document", "official.json", *FAST, "--new-images", "1", "--seed", "5", "--out", "samples"]
+    assert main([*RUN, *options]) == 0
+    again = ["--document", "official.json", "--device", "cpu", "--out"]
+    for number in (0, 1):
+        source = f"samples/{number}/image-1.png"
+        assert main([*RUN, "--from-image", source, *again, f"sample-again-{number}"]) == 0
+        assert "pixel for pixel" in capsys.readouterr().out
+        assert (here / f"sample-again-{number}/image-1.png").read_bytes() == (here / source).read_bytes()
+    generated(here, "first")
+    official(here, drawn)
+    for options, sentence in (
+        (["--from-image", "samples/0/image-1.png", "--document", "official.json"], "none of 1 samples is the one"),
+        (["--from-image", "samples/0/image-1.png", "--text", "one"], "was drawn from an official sample"),
+        (["--from-image", "first/image-1.png", "--document", "official.json"], "does not say that it was drawn from"),
+    ):
+        assert main([*RUN, *options, "--device", "cpu"]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_a_picture_of_another_size_is_refused_before_anything_is_drawn(here, capsys, monkeypatch):
+    generated(here, "first")
+    with Image.open(here / "first/image-1.png") as image:
+        assert isinstance(image, PngImageFile)
+        entries = PngInfo()
+        for key, value in image.text.items():
+            entries.add_itxt(key, value)
+        image.resize((64, 48)).save(here / "resized.png", pnginfo=entries)
+    monkeypatch.setattr("mmi.models.generation.InterleavedState.draw", None)
+    monkeypatch.setattr("mmi.models.generation.InterleavedState.write", None)
+    capsys.readouterr()
+    assert main([*RUN, *PROMPT, "--from-image", "resized.png", "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert "resized.png has 64 x 48 pixels, but its model draws 32 x 32" in said
+    assert said.count("\n") == 1
 
 
 # --- low memory ---

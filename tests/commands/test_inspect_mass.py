@@ -57,7 +57,7 @@ def test_shares_by_layer_picture_level_tag_and_answer_are_written(folder, capsys
     is_whole(page)
     needs_nothing(page)
     is_usable(page)
-    assert f"2 pictures (n {N_QUESTIONS}): null slot" in capsys.readouterr().out
+    assert f"2 pictures seen (n {N_QUESTIONS}): null slot" in capsys.readouterr().out
 
 
 def test_a_part_of_the_samples_says_so(folder):

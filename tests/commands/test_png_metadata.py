@@ -10,10 +10,11 @@ from factories import picture
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from mmi.commands.png_metadata import KEY, PictureRecord, prompt_hash, read_record, save_picture
+from mmi.commands.png_metadata import read_record
 from mmi.errors import UsageError
 from mmi.models.generation import GenerationSettings
 from mmi.models.image_sampling import ImageSampling
+from mmi.serving.pngs import KEY, PictureRecord, prompt_hash, write_png
 
 RECORD = PictureRecord(
     model_hash="a" * 64,
@@ -26,10 +27,10 @@ RECORD = PictureRecord(
 )
 
 
-@pytest.mark.parametrize("prompt", [None, ("Zoë läuft. 犬", picture(1), "</s>")], ids=["hash only", "whole"])
+@pytest.mark.parametrize("prompt", [None, ("Zoë läuft. 犬", picture(1), "</s>", None)], ids=["hash only", "whole"])
 def test_a_record_is_read_back_equal(tmp_path, prompt):
     record = replace(RECORD, prompt=prompt)
-    save_picture(picture(0), tmp_path / "x.png", record)
+    write_png(picture(0), tmp_path / "x.png", record)
     assert read_record(tmp_path / "x.png") == record
     assert record.seed == 6
     with Image.open(tmp_path / "x.png") as image:
@@ -38,7 +39,7 @@ def test_a_record_is_read_back_equal(tmp_path, prompt):
 
 def test_the_same_picture_is_the_same_file(tmp_path):
     for name in ("a.png", "b.png"):
-        save_picture(picture(0), tmp_path / name, RECORD)
+        write_png(picture(0), tmp_path / name, RECORD)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
@@ -46,7 +47,20 @@ def test_the_hash_tells_texts_pictures_and_their_order_apart():
     one, other = picture(1), picture(2)
     changed = one.copy()
     changed.putpixel((0, 0), (1, 2, 3))
-    prompts = [[], [""], ["a"], ["a", "b"], ["ab"], ["b", "a"], [one], [other], [changed], [one, "a"], ["a", one]]
+    prompts = [
+        [],
+        [""],
+        ["a"],
+        ["a", "b"],
+        ["ab"],
+        ["b", "a"],
+        ["a", None],
+        [one],
+        [other],
+        [changed],
+        [one, "a"],
+        ["a", one],
+    ]
     prompts += [[picture(1, 16)], [one.transpose(Image.Transpose.ROTATE_90)]]
     assert len({prompt_hash(prompt) for prompt in prompts}) == len(prompts)
 
@@ -81,7 +95,7 @@ def entry(**changed):
     ids=["cut off", "newer", "unknown setting", "no number", "no base64", "no picture", "no record"],
 )
 def test_a_damaged_record_is_one_sentence(tmp_path, change, sentence):
-    save_picture(picture(0), tmp_path / "x.png", RECORD)
+    write_png(picture(0), tmp_path / "x.png", RECORD)
     rewritten(tmp_path / "x.png", change)
     with pytest.raises(UsageError, match=sentence):
         read_record(tmp_path / "x.png")
@@ -94,7 +108,7 @@ def test_a_picture_without_metadata_and_a_file_that_is_none(tmp_path):
     picture(0).save(tmp_path / "x.jpg")
     with pytest.raises(UsageError, match="is no PNG that can be read"):
         read_record(tmp_path / "x.jpg")
-    save_picture(picture(0), tmp_path / "cut.png", RECORD)
+    write_png(picture(0), tmp_path / "cut.png", RECORD)
     (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:-300])
     with pytest.raises(UsageError, match="is no PNG that can be read"):
         read_record(tmp_path / "cut.png")

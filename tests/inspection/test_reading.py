@@ -254,9 +254,24 @@ def test_everything_is_written_as_json_markdown_and_a_page(questions):
     assert len(page.all("svg")) == 2
     text = as_markdown(findings)
     assert "| language layer 0 | all | 6 |" in text
-    assert "Prompts of 3 pictures, mean over layers" in text
-    assert [line.partition(":")[0] for line in short_lines(masses)] == ["2 pictures (n 6)", "3 pictures (n 6)"]
+    assert "3 pictures seen, mean over layers" in text
+    assert [line.partition(":")[0] for line in short_lines(masses)] == [
+        "2 pictures seen (n 6)",
+        "3 pictures seen (n 6)",
+    ]
     record = json.loads(json.dumps(findings.values))
     row = record["masses"][0]
     assert (row["layer"], row["group"]) == (record["layers"][0]["name"], "all")
     assert sum(map(sum, row["cells"])) + row["null"]["value"] == pytest.approx(1, abs=1e-4)
+
+
+def test_pictures_are_counted_that_a_layer_sees_and_said_to_be_those(questions):
+    model, task = ReadingModel(generator(visible_images=1)), ShadeQuiz(tuple(questions))
+    assert min(len(question.pictures) for question in questions) == 2
+    readings = read_all(task, model, questions)
+    masses = masses_of(readings, score_column(task, readings))
+    assert {m.n_pictures for m in masses} == {1}
+    assert [line.partition(":")[0] for line in short_lines(masses)] == ["1 picture seen (n 12)"]
+    text = as_markdown(mass_findings(ASKED, masses, [], model.modules, model.level_shapes))
+    assert "1 picture seen, every layer" in text
+    assert "Prompts of" not in text, "they hold two or three"

@@ -27,7 +27,7 @@ from mmi.serving.answering import Answerer
 from mmi.serving.chat_format import ChatRules
 from mmi.serving.http import build_app
 from mmi.serving.limits import Limits
-from mmi.serving.pngs import png_writer
+from mmi.serving.pngs import Provenance
 from mmi.tokens import SpecialTokens, Tokenizer
 
 SETTINGS = GenerationSettings(
@@ -119,12 +119,20 @@ class Served:
 
 @contextmanager
 def serve_tiny(
-    limits: Limits | None = None, *, token: str | None = None, is_unsafe: Any = None, generator: Generator | None = None
+    limits: Limits | None = None,
+    *,
+    token: str | None = None,
+    is_unsafe: Any = None,
+    generator: Generator | None = None,
+    embed_prompt: bool = False,
 ) -> Iterator[Served]:
     generator = generator or tiny_generator()
     answerer = Answerer(generator, limits or Limits(), is_unsafe)
     rules = ChatRules(SETTINGS, answerer.limits, answerer.can_draw, as_seen=answerer.as_seen)
-    app = Guard(build_app(answerer, rules, model="tiny", write_png=png_writer("tiny")), token=token)
+    app = Guard(
+        build_app(answerer, rules, model="tiny", provenance=Provenance(generator, embed_prompt=embed_prompt)),
+        token=token,
+    )
     with serving(app) as port:
         yield Served(generator, port, answerer)
 

@@ -110,6 +110,20 @@ def test_texts_add_up_to_their_limit():
         read(messages=[user("a" * 30), user("a" * 30)])
 
 
+def test_json_has_a_limit_of_its_own_and_pictures_do_not_count():
+    rules = ChatRules(SETTINGS, Limits(json_bytes=2000))
+    large = user(picture(0, 64), picture(1, 64))
+    assert len(json.dumps(large)) > 20_000
+    read(rules, messages=[large])
+    escaped = json.dumps({"messages": [large]}).replace("/", "\\/")
+    assert len(rules.read(escaped.encode()).question.messages[0].parts) == 2
+    with pytest.raises(ConfigError, match=r"the request has \d+ bytes without its pictures; .* at most 2000"):
+        read(rules, messages=[user("hi")] * 40)
+    # Seen before anything is read.
+    with pytest.raises(ConfigError, match="without its pictures"):
+        rules.read(b"[" * 2001)
+
+
 def test_equal_keys_are_equal_contexts():
     one = (Message("user", ("a", Picture.of(picture(0)))), Message("assistant", ("b",)))
     assert key_of(one) == key_of((Message("user", ("a",)), Message("user", one[0].parts[1:]), one[1]))

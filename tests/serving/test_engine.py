@@ -104,6 +104,23 @@ def test_one_client_cannot_take_the_whole_queue(engine):
     engine.submit(step, lambda event: None, client="greedy").cancel()
 
 
+def test_a_place_that_is_held_counts_and_is_given_up_without_a_trace(engine):
+    held = [engine.hold("a") for _ in range(2)]
+    assert (engine.n_waiting, engine.busy) == (2, False)
+    for client, own_fault in (("a", True), ("b", False)):
+        with pytest.raises(EngineBusyError) as busy:
+            engine.check(client)
+        assert busy.value.own_fault is own_fault
+    held[0].cancel()
+    held[0].cancel()
+    engine.check("b")
+    done = threading.Event()
+    engine.begin(held[1], lambda ticket: done.set(), lambda event: None)
+    assert done.wait(5)
+    assert engine.wait_until_idle(5)
+    assert engine.measurements.total("answers") == 1
+
+
 def test_what_takes_too_long_is_stopped_and_says_so(engine):
     told: queue.SimpleQueue = queue.SimpleQueue()
     engine.submit(Step(), told.put, seconds=0.05)

@@ -19,6 +19,7 @@ from PIL import Image
 from serving.served import SETTINGS, data_url, serve_tiny, tiny_generator, user
 
 from mmi.models.generation import GenerationSettings
+from mmi.serving.events import WITHHELD
 from mmi.serving.limits import Limits
 from mmi.serving.measurements import resident_bytes
 from mmi.serving.session import Session
@@ -131,6 +132,24 @@ def test_an_answer_does_not_depend_on_whether_the_turn_before_was_kept(generator
         assert one == other if isinstance(one, str) else np.abs(np.subtract(one, other)).max() <= 1
 
 
+def test_nobody_learns_from_the_cache_what_another_has_asked(generator):
+    messages = [user("secret")]
+    with serve_tiny(generator=generator) as served:
+        _, _, first = served.chat({"messages": messages, "max_images": 0, "user": "one"})
+        fields = {"messages": [*messages, first["choices"][0]["message"], user("then")], "max_images": 0}
+
+        def cached(more: dict, **headers: str) -> int:
+            _, _, got = served.chat({**fields, **more}, **headers)
+            return got["usage"]["prompt_tokens_details"]["cached_tokens"]
+
+        assert cached({"user": "two"}) == 0
+        assert cached({}) == 0
+        assert cached({"user": "one"}, Authorization="Bearer other") == 0
+        assert cached({"user": "one"}) > 0
+        status, _, got = served.chat({**fields, "user": 5})
+        assert (status, got["error"]["param"]) == (400, "user")
+
+
 def test_a_closed_turn_is_read_as_in_training_whether_it_was_kept_or_not(generator):
     messages = [user("ab"), {"role": "assistant", "content": "cd"}, user("ef")]
     with serve_tiny(generator=generator) as served:
@@ -239,6 +258,34 @@ def test_a_flagged_picture_is_never_sent(generator):
         assert served.answerer.measurements.total("flagged_pictures") == 1
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_the_sentence_in_place_of_a_flagged_picture_is_not_read_back(generator, stream):
+    fields = {"messages": [user("a")], "min_images": 1, "max_images": 1}
+    with serve_tiny(is_unsafe=lambda image: True, generator=generator) as served:
+        if stream:
+            deltas = [e["choices"][0]["delta"] for e in served.stream(fields) if isinstance(e, dict)]
+            content = "".join(delta.get("content", "") for delta in deltas)
+        else:
+            content = served.chat(fields)[2]["choices"][0]["message"]["content"]
+        assert WITHHELD in content
+        written = [text.strip() for text in content.split(WITHHELD)]
+
+        def tokens(said) -> int:
+            messages = [user("a"), {"role": "assistant", "content": said}, user("then")]
+            _, _, got = served.chat({"messages": messages, "max_images": 0})
+            assert got["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+            return got["usage"]["prompt_tokens"]
+
+        encode = generator.tokenizer.encode
+        n_written = len([1, *encode("a " + " ".join(written)), 2, *encode("then")])
+        assert tokens(content) == n_written
+        assert tokens([{"type": "text", "text": text} for text in (written[0], WITHHELD)]) <= n_written
+        # Where nothing else was said, there was no turn; said by a user, it is a text like any other.
+        assert tokens(WITHHELD) == len([1, *encode("a then")])
+        _, _, got = served.chat({"messages": [user(WITHHELD)], "max_images": 0})
+        assert got["usage"]["prompt_tokens"] == len([1, *encode(WITHHELD)])
+
+
 def leave_after(served, fields, seconds: float) -> None:
     """Send a request and hang up."""
     body = json.dumps(fields).encode()
@@ -288,6 +335,45 @@ def test_a_full_queue_says_when_to_come_back():
             each.result(20)
     assert (status, got["error"]["code"]) == (503, "busy")
     assert int(headers["retry-after"]) >= 1
+
+
+def test_nothing_is_decoded_for_a_client_that_is_sent_away(monkeypatch):
+    decoded = []
+    monkeypatch.setattr("mmi.serving.chat_format.read_picture", lambda *given: decoded.append(given) or picture(0))
+    let_go = threading.Event()
+    fields = {"messages": [user(picture(1), "once")], "max_images": 0}
+    with serve_tiny(Limits(per_client=1, queue_length=1)) as served:
+        engine = served.answerer.engine
+        engine.submit(lambda ticket: let_go.wait(20), lambda event: None, "127.0.0.1")
+        wait_for(lambda: engine.busy)
+        assert served.chat(fields)[0] == 429
+        engine.submit(lambda ticket: let_go.wait(20), lambda event: None, "another")
+        assert served.chat(fields)[0] in (429, 503)
+        # Its place may be lost while its body is on the way.
+        let_go.set()
+        assert engine.wait_until_idle(20)
+        body = json.dumps(fields).encode()
+        with socket.create_connection(("127.0.0.1", served.port)) as own:
+            own.settimeout(20)
+            own.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+            own.sendall(f"Content-Length: {len(body)}\r\n\r\n".encode() + body[:100])
+            time.sleep(0.2)
+            assert engine.n_waiting == 0, "who has not sent its request holds a place"
+            let_go.clear()
+            engine.submit(lambda ticket: let_go.wait(20), lambda event: None, "127.0.0.1")
+            own.sendall(body[100:])
+            assert b"429" in own.recv(100)
+        let_go.set()
+    assert not decoded
+
+
+def test_one_client_may_have_so_many_requests_on_the_way():
+    with serve_tiny(Limits(per_client=1)) as served, socket.create_connection(("127.0.0.1", served.port)) as own:
+        own.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
+        own.sendall(b"Content-Length: 100\r\n\r\n{")
+        wait_for(lambda: served.chat({"messages": [user("a")]})[0] == 429)
+        own.close()
+        wait_for(lambda: served.chat({"messages": [user("a")], "max_images": 0})[0] == 200)
 
 
 def test_what_takes_too_long_is_a_timeout():
@@ -348,7 +434,7 @@ def run_clients(served, generator, seconds: float) -> dict[str, int]:
 
 
 def check_parallel_clients(generator, seconds: float, most_growth: float) -> dict[str, int]:
-    with serve_tiny(Limits(kept_sessions=16, kept_tokens=10**6), generator=generator) as served:
+    with serve_tiny(Limits(kept_sessions=16), generator=generator) as served:
         run_clients(served, generator, min(2.0, seconds / 2))
         assert served.answerer.engine.wait_until_idle(20)
         before = resident_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,13 @@ def test_a_limit_of_nothing_is_refused():
 
 def test_the_options_of_the_commands_say_the_limits_own_defaults():
     own = {field.name: field.default for field in fields(Limits)}
-    assert {name: default for name, (default, _) in _LIMITS.items()}.items() <= own.items()
+    assert {name: default for name, (default, _) in _LIMITS.items()} == own
+
+
+def test_every_limit_stands_in_the_table_of_the_document():
+    document = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    table = "".join(line for line in document.splitlines() if line.startswith("| `--max-"))
+    assert set(re.findall(r"`--max-([a-z-]+)`", table)) == {field.name.replace("_", "-") for field in fields(Limits)}
 
 
 def test_measurements_are_written_as_prometheus_reads_them():

@@ -56,13 +56,14 @@ class Shown:
 def show(token: str | None = None):
     with private_folder() as folder:
         from mmi.serving.page import Page, PageFacts
+        from mmi.serving.pngs import Provenance
         from mmi.serving.uploads import UploadFolders
         from mmi.serving.visits import Visits
 
         answerer = Answerer(tiny_generator(), LIMITS)
-        visits = Visits(UploadFolders(folder))
+        visits = Visits(UploadFolders(folder), answerer.forget)
         facts = PageFacts("tiny", "No safety checker: every drawn picture is shown as it is.", ("Say hello.",))
-        app = build_page_app(Page(answerer, SETTINGS, visits, facts), LIMITS)
+        app = build_page_app(Page(answerer, SETTINGS, visits, Provenance(answerer.generator), facts), LIMITS)
         guarded = Guard(app, token=token, hosts=LOOPBACK, policy=PAGE_POLICY, takes_cookie=True)
         try:
             with serving(guarded) as port:
@@ -112,7 +113,7 @@ def test_an_address_in_place_of_an_upload_is_refused():
             sent.append(message)
 
         scope = {"type": "http", "method": "POST", "path": "/gradio_api/queue/join", "headers": []}
-        await NoFetching(app, 1000)(scope, receive, send)
+        await NoFetching(app, Limits(json_bytes=1000))(scope, receive, send)
         return sent
 
     import asyncio
@@ -123,6 +124,7 @@ def test_an_address_in_place_of_an_upload_is_refused():
     good = json.dumps({"data": ["look at http://example.org", {"path": "/tmp/a.png", "url": "http://127.0.0.1/a"}]})
     asyncio.run(ask(good.encode()))
     assert asked[0]["body"] == good.encode()
+    assert asyncio.run(ask(b" " * 1001))[0]["status"] == 413
 
 
 def test_a_token_opens_the_page_once_and_leaves_the_address():

@@ -202,6 +202,30 @@ def test_a_cancelled_text_leaves_everything_as_it_was(generator, after, beams):
     assert_same([session.ask_text(SAMPLED), session.ask_image()], [other.ask_text(SAMPLED), other.ask_image()])
 
 
+@pytest.mark.parametrize("wants", ["text", "picture"])
+@pytest.mark.parametrize("fails", ["at once", "on the way", "for lack of room"])
+def test_going_on_in_vain_leaves_the_random_numbers_as_they_were(generator, wants, fails):
+    session, other = (story(Session(generator, SETTINGS)) for _ in range(2))
+    for each in (session, other):
+        each.ask_text(SAMPLED)
+        each._expects_image = wants == "picture"
+    asked = iter(range(100))
+    after = {"at once": 0, "on the way": 2, "for lack of room": 100}[fails]
+    if fails == "for lack of room":
+        # More is appended than there is room for; of the copy that went on in vain nothing may be shared.
+        session, full = session.fork(), session
+        full.append("a" * 300)
+        full._expects_image = wants == "picture"
+    else:
+        full = session
+    settings = GenerationSettings(text=SAMPLED, image=DRAW, max_images=2, min_images=1, seed=77)
+    state = full._random.get_state()
+    with pytest.raises((GenerationCancelled, ContextFullError)):
+        list(full.go_on(settings, cancelled=lambda: next(asked) >= after))
+    assert torch.equal(full._random.get_state(), state)
+    assert_same([session.ask_text(SAMPLED)], [other.ask_text(SAMPLED)])
+
+
 def test_a_released_session_goes_on_as_if_nothing_had_been_given_back(generator):
     session, other = (story(Session(generator, SETTINGS)) for _ in range(2))
     for request in ("ask_text", "ask_image", "ask_image", "ask_text"):

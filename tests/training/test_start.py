@@ -192,3 +192,51 @@ def test_parts_that_an_ablation_compares_start_as_built_whatever_the_source_has(
         load_start(network(2, without), str(run.path), ("visual_tokeniser.*",))
     told = load_start(network(3, without), str(run.path), fresh)
     assert f"tensors; '{fresh[1]}' fits none here)." in told
+
+
+FRESH = ("visual_tokenizer.*",)
+"""Resampler and trunk; the trunk is frozen and in no checkpoint of ``write_without_frozen``."""
+
+
+def test_parts_that_start_as_built_may_be_among_the_frozen_ones_that_the_source_left_out(tmp_path: Path) -> None:
+    trained = network(1, frozen_backbones())
+    folder, frozen = write_without_frozen(tmp_path / "run", trained)
+    started = network(2, frozen_backbones())
+    with torch.no_grad():
+        for name in frozen:
+            started.state_dict()[name].copy_(trained.state_dict()[name])
+    built = {name: tensor.clone() for name, tensor in started.state_dict().items()}
+    told = load_start(started, str(folder.path), FRESH)
+    fresh = {name for name in built if name.startswith("visual_tokenizer.")}
+    assert f"as built by run.start_fresh ({len(fresh)} tensors)" in told
+    assert f"frozen backbones from their own weights ({len(frozen - fresh)} tensors)." in told
+    for name, tensor in started.state_dict().items():
+        assert torch.equal(tensor, built[name] if name in fresh else trained.state_dict()[name]), name
+
+
+def test_another_trunk_that_starts_as_built_leaves_the_other_frozen_tensors_unproved(tmp_path: Path) -> None:
+    trained = network(1, frozen_backbones())
+    folder, frozen = write_without_frozen(tmp_path / "run", trained)
+    started = network(2, frozen_backbones())
+    unet = [name for name in frozen if ".unet." in name]
+    with torch.no_grad():
+        for name in unet:
+            started.state_dict()[name].copy_(trained.state_dict()[name])
+    with pytest.raises(CheckpointError) as caught:
+        load_start(started, str(folder.path), FRESH)
+    sentence = str(caught.value)
+    assert (
+        f"run.start_fresh keeps {len(frozen) - len(unet)} of them as built (such as visual_tokenizer.trunk" in sentence
+    )
+    assert f"nothing proves the other {len(unet)}: restore the weights" in sentence
+
+
+def test_another_trunk_may_start_as_built_where_nothing_else_was_left_out(tmp_path: Path) -> None:
+    trained = network(1, frozen_backbones(draws=False))
+    folder, _ = write_without_frozen(tmp_path / "run", trained)
+    started = network(2, frozen_backbones(draws=False))
+    built = {name: tensor.clone() for name, tensor in started.state_dict().items()}
+    load_start(started, str(folder.path), FRESH)
+    for name, tensor in started.state_dict().items():
+        fresh = name.startswith("visual_tokenizer.")
+        assert torch.equal(tensor, built[name] if fresh else trained.state_dict()[name]), name
