@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from mmi.commands.generate_options import choose_device, read_options, settings_of
 from mmi.commands.png_metadata import PictureRecord, prompt_hash, read_record, seen_prompt
 from mmi.commands.prompt_documents import OfficialRules, PromptDocument, read_documents, read_items
-from mmi.config_tree import from_tree
 from mmi.errors import DONE, FAILED, UsageError
 
 if TYPE_CHECKING:
@@ -49,12 +48,11 @@ def run(command: str, argv: Sequence[str]) -> int:
         return _draw_again(options, documents)
 
     from mmi.checkpoints.run_folder import BEST_OR_LAST, RunFolder
-    from mmi.models.generation import GenerationSettings
+    from mmi.inference import generation_settings
 
     folder = RunFolder(Path(options.run))
     checkpoint = folder.find_checkpoint(options.checkpoint or BEST_OR_LAST)
-    chosen = (folder.read_config().get("run") or {}).get("generation") or {}
-    settings = settings_of(options, from_tree(GenerationSettings, chosen, "run.generation"))
+    settings = settings_of(options, generation_settings(folder.path))
     model = _load(
         options, checkpoint, settings, options.weights or "trained", options.weights_dtype, options.low_memory
     )
