@@ -14,6 +14,8 @@ NOTEBOOKS = sorted((PROJECT_ROOT / "notebooks").glob("*.ipynb"))
 DEMO = PROJECT_ROOT / "runs" / "demo" / "checkpoints" / "last"
 USING_DEMO = [path for path in NOTEBOOKS if "runs/demo" in path.read_text(encoding="utf-8")]
 MOST_BYTES = 400_000
+SECONDS = 900
+"""After so long a cell hangs; on a quiet machine the slowest takes less than one minute."""
 # Of a machine: a place of someone's files, on any system.
 PLACES = re.compile(r"(?<![\w.~/])/(?:tmp|home|root|work|Users|var|private)/\S+|[A-Z]:\\\S+")
 
@@ -31,7 +33,7 @@ def execute(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(path, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}).execute()
 
 
 def code_cells(path: Path) -> list[dict[str, Any]]:
