@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from mmi.config import ConfigError, WeightsDtype
+from mmi.config_tree import from_tree
 from mmi.data.document import ImageItem, TextItem
 from mmi.data.encode import encode_items
 from mmi.data.images import Crop, to_pixels, to_rgb, to_square
@@ -244,6 +245,21 @@ def crop_of(config: Mapping[str, Any]) -> Crop:
     if crop not in get_args(Crop):
         raise ConfigError(f"data.crop is {crop!r}; expected one of {', '.join(get_args(Crop))}.")
     return crop
+
+
+def generation_settings(run_dir: str | Path) -> GenerationSettings:
+    """Return how a run continues documents where nothing else is asked for: ``run.generation`` of its configuration.
+
+    Args:
+        run_dir: Such as ``runs/demo``.
+
+    Raises:
+        ConfigError: If the folder is none of a run, or its configuration is wrong there.
+    """
+    from mmi.checkpoints.run_folder import RunFolder
+
+    chosen = (RunFolder(Path(run_dir)).read_config().get("run") or {}).get("generation") or {}
+    return from_tree(GenerationSettings, chosen, "run.generation")
 
 
 def to_picture(pixels: Tensor) -> Image.Image:

@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "mmi.planning": {"mmi.models", *SHARED},
     # Parameter groups are chosen by module (STYLE section 7), so training knows the class MMFS.
     "mmi.training": {"mmfs", "mmi.models", "mmi.data", "mmi.checkpoints", "mmi.config_tree", "mmi.errors", *SHARED},
-    "mmi.inference": {"mmi.models", "mmi.data", "mmi.checkpoints", *SHARED},
+    "mmi.inference": {"mmi.models", "mmi.data", "mmi.checkpoints", "mmi.config_tree", *SHARED},
     "mmi.inspection": {"mmfs", "mmi_eval", "mmi.models", "mmi.data", "mmi.inference", *SHARED},
     "mmi.serving": {
         "mmi_eval.report",

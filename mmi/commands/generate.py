@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from mmi.commands.generate_options import choose_device, read_options, settings_of
 from mmi.commands.generating import Model, Shown, load_model, next_folder, pieces_of
 from mmi.commands.prompt_documents import PromptDocument, read_documents, read_items
-from mmi.config_tree import from_tree
 from mmi.errors import DONE, UsageError
 
 if TYPE_CHECKING:
@@ -31,12 +30,11 @@ def run(command: str, argv: Sequence[str]) -> int:
         return draw_again(options, documents)
 
     from mmi.checkpoints.run_folder import BEST_OR_LAST, RunFolder
-    from mmi.models.generation import GenerationSettings
+    from mmi.inference import generation_settings
 
     folder = RunFolder(Path(options.run))
     checkpoint = folder.find_checkpoint(options.checkpoint or BEST_OR_LAST)
-    chosen = (folder.read_config().get("run") or {}).get("generation") or {}
-    settings = settings_of(options, from_tree(GenerationSettings, chosen, "run.generation"))
+    settings = settings_of(options, generation_settings(folder.path))
     model = load_model(options, checkpoint, options.weights or "trained", options.weights_dtype, options.low_memory)
     asked_to_draw = options.new_images or any(d.official and d.official.first == "image" for d in documents)
     if model.generator.network.image_decoder is None and asked_to_draw:

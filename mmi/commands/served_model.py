@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmi.commands.arguments import Arguments
-from mmi.config_tree import from_tree
 from mmi.errors import UsageError
 
 if TYPE_CHECKING:
@@ -110,15 +109,13 @@ def load_answerer(options: argparse.Namespace, limits: Limits) -> tuple[Answerer
 
     from mmi.checkpoints.run_folder import BEST_OR_LAST, RunFolder
     from mmi.commands.generate import choose_device
-    from mmi.inference import Generator
-    from mmi.models.generation import GenerationSettings
+    from mmi.inference import Generator, generation_settings
     from mmi.serving.answering import Answerer
     from mmi.serving.safety import load_safety_checker
 
     folder = RunFolder(Path(options.run))
     checkpoint = folder.find_checkpoint(options.checkpoint or BEST_OR_LAST)
-    chosen: Any = (folder.read_config().get("run") or {}).get("generation") or {}
-    settings = from_tree(GenerationSettings, chosen, "run.generation")
+    settings = generation_settings(folder.path)
     device = choose_device(options.device)
     checker = load_safety_checker(Path(options.safety_checker), device) if options.safety_checker else None
     generator = Generator.load(

@@ -18,8 +18,9 @@ from mmi.checkpoints.run_folder import RunFolder, load_network, read_tracking, w
 from mmi.checkpoints.storage import CheckpointError, write_checkpoint
 from mmi.config import ConfigError
 from mmi.config_tree import to_tree
-from mmi.inference import Generator
+from mmi.inference import Generator, generation_settings
 from mmi.models.build import build_network
+from mmi.models.generation import GenerationSettings
 from mmi.tokens import Tokenizer
 
 
@@ -228,6 +229,21 @@ def test_a_damaged_checkpoint_that_was_named_is_refused(tmp_path: Path) -> None:
     damage(folder.checkpoints / "last", "cut")
     with pytest.raises(CheckpointError, match="last is damaged"):
         folder.find_intact("last")
+
+
+def test_a_run_says_how_it_continues_documents(tmp_path: Path) -> None:
+    chosen = {"seed": 5, "min_images": 1, "image": {"n_steps": 8, "sampler": "ddim"}}
+    said, silent, wrong = (RunFolder(tmp_path / name) for name in ("said", "silent", "wrong"))
+    said.start({"run": {"generation": chosen}})
+    silent.start({"run": {"name": "silent"}})
+    wrong.start({"run": {"generation": {"seeds": 5}}})
+    found = generation_settings(said.path)
+    assert (found.seed, found.min_images, found.image.n_steps, found.image.sampler) == (5, 1, 8, "ddim")
+    assert generation_settings(silent.path) == GenerationSettings()
+    with pytest.raises(ConfigError, match=r"run\.generation\.seeds"):
+        generation_settings(wrong.path)
+    with pytest.raises(ConfigError, match="is no run folder"):
+        generation_settings(tmp_path)
 
 
 def damage(checkpoint: Path, harm: str) -> None:
